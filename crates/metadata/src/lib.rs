@@ -1,0 +1,57 @@
+//! What a region stores: users, channels, history, and who serves which partition.
+//!
+//! One store a region ([`Metadata`]). Records that have a home region are decided there and copied
+//! to the others, each copy with its version; a copy never goes back to an older one.
+
+mod channels;
+mod history;
+mod routing;
+mod users;
+
+use std::fmt;
+
+pub use channels::{ChannelRecord, Channels};
+pub use history::{Direction, History, HistoryEntry, HistoryPage};
+pub use routing::{Lease, LeaseState, LeaseView, Ownership, Routing};
+pub use users::{TokenFamily, UserRecord, Users};
+
+/// Why the store did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetadataError {
+    /// There is a record of that name.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// There is no record of that name.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The record was changed in the meantime: read it again.
+    #[error("{0} was changed by somebody else")]
+    Conflict(String),
+    /// The writer no longer owns the partition: stop serving it.
+    #[error("partition {partition} is now owned under epoch {current}")]
+    Fenced {
+        /// Which.
+        partition: u32,
+        /// Its epoch now.
+        current: u64,
+    },
+    /// The partition's owner is alive.
+    #[error("partition {partition} is held by {holder}")]
+    Held {
+        /// Which.
+        partition: u32,
+        /// By which shard.
+        holder: String,
+    },
+    /// The store is away or too slow: the outcome is unknown.
+    #[error("the metadata store is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// A region's store.
+pub trait Metadata:
+    Users + Channels + History + Routing + fmt::Debug + Send + Sync + 'static
+{
+}
+
+impl<T: Users + Channels + History + Routing + fmt::Debug + Send + Sync + 'static> Metadata for T {}

@@ -1,0 +1,7 @@
+//! What every service process needs, and no service's domain: logs, signals, one listening port.
+
+mod listener;
+pub mod signals;
+pub mod telemetry;
+
+pub use listener::{BindError, Listener, ServeError, ServeSettings};
