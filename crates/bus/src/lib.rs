@@ -13,6 +13,9 @@
 //! - a consumer is never handed more than its limits allow.
 
 mod consumer;
+#[cfg(feature = "contract")]
+pub mod contract;
+mod memory;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -21,6 +24,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use consumer::{Acker, ConsumeLimits, Consumer, Delivery, DeliverySink};
+pub use memory::{FabricConfig, Faults, MemoryBus, MemoryFabric};
 
 /// Where events of a kind go: a name within a region.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

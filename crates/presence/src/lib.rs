@@ -4,10 +4,16 @@
 //! Seats of other regions' sessions are told over the bus and kept here too, so that each region
 //! knows everyone.
 
+#[cfg(feature = "contract")]
+pub mod contract;
+mod memory;
+
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use infrachat_types::{ChannelName, Region, SessionId, UserName};
+
+pub use memory::MemoryPresence;
 
 /// One session in one channel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
