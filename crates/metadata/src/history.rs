@@ -47,8 +47,10 @@ pub trait History {
     /// Adds messages of one partition, all or none, in one transaction that fails with
     /// [`MetadataError::Fenced`] unless `epoch` still owns the partition.
     ///
-    /// A message whose identity is there already is not added again: the smaller `message_id` of the
-    /// two is kept, and the place of the first in append order.
+    /// A partition that was released, or never taken, is owned under no epoch.
+    ///
+    /// A message whose identity is there already is not added again: the copy with the smaller
+    /// `message_id` is kept whole, at the first one's place (epoch and offset) in append order.
     async fn append_history(
         &self,
         partition: u32,

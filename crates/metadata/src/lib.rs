@@ -4,7 +4,10 @@
 //! to the others, each copy with its version; a copy never goes back to an older one.
 
 mod channels;
+#[cfg(feature = "contract")]
+pub mod contract;
 mod history;
+mod memory;
 mod routing;
 mod users;
 
@@ -12,6 +15,7 @@ use std::fmt;
 
 pub use channels::{ChannelRecord, Channels};
 pub use history::{Direction, History, HistoryEntry, HistoryPage};
+pub use memory::{DEFAULT_HISTORY_LIMIT, MemoryMetadata};
 pub use routing::{Lease, LeaseState, LeaseView, Ownership, Routing};
 pub use users::{TokenFamily, UserRecord, Users};
 
