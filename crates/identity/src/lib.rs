@@ -1,1 +1,21 @@
-//! .
+//! Who somebody is: passwords, access and refresh tokens, the keys behind them, revocation, and the
+//! rate limits that guard them.
+//!
+//! Nothing here knows a transport of ours; services put these parts behind their own.
+
+mod jwks_client;
+mod keys;
+pub mod limits;
+mod passwords;
+mod refresh;
+pub mod revocation;
+mod tokens;
+
+pub use jwks_client::{BadIssuerUrl, RemoteKeys};
+pub use keys::{BadKey, FixedKeys, Jwks, KeyRing, KeySource, SigningKey, VerifyingKey};
+pub use limits::{MemoryLimiter, Quota, RateLimiter, RetryAfter};
+pub use passwords::{PasswordError, Passwords, check_policy};
+pub use refresh::{BadRefreshToken, RefreshToken};
+pub use revocation::{MemoryRevocations, Revocation, Revocations, RevocationsUnavailable};
+pub use secrecy::{ExposeSecret, SecretString};
+pub use tokens::{AccessToken, Claims, SigningFailed, TokenError, TokenIssuer, TokenVerifier};
