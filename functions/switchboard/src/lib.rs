@@ -1,1 +1,132 @@
-//! .
+//! Switchboard: says which shard of its region serves a channel, and lists channels.
+//!
+//! It keeps no state of its own. Routes come from the region's store, through a short cache; while
+//! the store is away, the last known routes are served. Beside that, it copies what other regions
+//! decide (channels, users) into its region's store, led by the control events on the bus.
+
+mod auth;
+mod cache;
+mod config;
+mod replicator;
+mod service;
+mod table;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use axum::routing::get;
+use infrachat_bus::EventBus;
+use infrachat_identity::TokenVerifier;
+use infrachat_metadata::Metadata;
+use infrachat_proto::switchboard::v1::switchboard_service_server::SwitchboardServiceServer;
+use infrachat_runtime::{BindError, Listener, ServeError, ServeSettings};
+use infrachat_types::Region;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+pub use config::Config;
+use replicator::Replicator;
+use service::Service;
+
+/// Largest request: 1,000 of the longest names take a third of it.
+const MAX_REQUEST_BYTES: usize = 256 * 1024;
+
+/// The deployment's parts, as Switchboard uses them.
+#[derive(Debug, Clone)]
+pub struct Dependencies {
+    /// The region it serves.
+    pub region: Region,
+    /// The store of each region; its own must be among them.
+    pub stores: BTreeMap<Region, Arc<dyn Metadata>>,
+    /// The bus, as seen from its region.
+    pub bus: Arc<dyn EventBus>,
+    /// Verifies access tokens.
+    pub verifier: Arc<TokenVerifier>,
+}
+
+/// Why it could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// There is no store for its own region.
+    #[error("there is no store for {0}, the region to serve")]
+    NoStore(Region),
+}
+
+/// A Switchboard that listens.
+#[derive(Debug)]
+pub struct Switchboard {
+    listener: Listener,
+    service: Service,
+    replicator: Replicator,
+}
+
+impl Switchboard {
+    /// Listens from then on, and answers once it runs. Control events that are published from then
+    /// on reach the region, unless the bus is away: then, from its return.
+    ///
+    /// # Errors
+    /// When the port can't be had, or the own region's store is missing.
+    pub async fn bind(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
+        let Dependencies {
+            region,
+            stores,
+            bus,
+            verifier,
+        } = dependencies;
+        let Some(store) = stores.get(&region).cloned() else {
+            return Err(StartError::NoStore(region));
+        };
+        let listener = Listener::bind(&config.listen).await?;
+        let regions = stores.keys().map(ToString::to_string).collect();
+        let service = Service::new(&config, Arc::clone(&store), regions, verifier);
+        let replicator = Replicator::new(region, store, stores, bus);
+        replicator.subscribe().await;
+        Ok(Self {
+            listener,
+            service,
+            replicator,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Serves until `stop`, then lets open calls end within a few seconds.
+    ///
+    /// # Errors
+    /// When the port fails.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+        let Self {
+            listener,
+            service,
+            replicator,
+        } = self;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let server =
+            SwitchboardServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+        health
+            .set_serving::<SwitchboardServiceServer<Service>>()
+            .await;
+        let mut routes = Routes::new(server).add_service(health_service);
+        let router = routes.axum_router_mut();
+        *router = std::mem::take(router).route("/healthz", get(|| async { "ok\n" }));
+
+        let serving = listener.serve(routes, ServeSettings::default(), stop.clone());
+        let background = async {
+            stop.run_until_cancelled(replicator.run()).await;
+            health
+                .set_not_serving::<SwitchboardServiceServer<Service>>()
+                .await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            served = serving => served,
+            never = background => never,
+        }
+    }
+}

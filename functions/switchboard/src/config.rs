@@ -1,0 +1,39 @@
+//! What can be set.
+
+use std::{num::ParseIntError, time::Duration};
+
+use clap::Args;
+use infrachat_routing::PartitionCount;
+
+/// What can be set, by flag or environment.
+#[derive(Debug, Clone, Args)]
+pub struct Config {
+    /// Where to listen, "host:port"; port 0 picks a free one.
+    #[arg(long, env = "INFRACHAT_LISTEN", default_value = "127.0.0.1:7002")]
+    pub listen: String,
+    /// How many partitions the deployment has: a power of two, the same everywhere, set once.
+    #[arg(long, env = "INFRACHAT_PARTITIONS", default_value_t)]
+    pub partitions: PartitionCount,
+    /// A shard whose lease is older is taken for dead, milliseconds.
+    #[arg(long = "lease-ttl-ms", env = "INFRACHAT_LEASE_TTL_MS", default_value = "5000", value_parser = millis)]
+    pub lease_ttl: Duration,
+    /// How old the routes may be that are served, milliseconds.
+    #[arg(long = "refresh-ms", env = "INFRACHAT_REFRESH_MS", default_value = "250", value_parser = millis)]
+    pub refresh: Duration,
+}
+
+impl Default for Config {
+    /// As without any flag, but on a free port.
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:0".to_owned(),
+            partitions: PartitionCount::default(),
+            lease_ttl: Duration::from_secs(5),
+            refresh: Duration::from_millis(250),
+        }
+    }
+}
+
+fn millis(text: &str) -> Result<Duration, ParseIntError> {
+    text.parse().map(Duration::from_millis)
+}
