@@ -1,1 +1,28 @@
-//! .
+//! The ChatShard: long-lived sessions, and the message path between them and the bus.
+//!
+//! In the order in which a message passes: [`grpc`], [`session`], [`ingest`], [`publish`], (the bus),
+//! [`relay`], [`channel`] and its [`log`], back to [`session`] and out. Beside it: [`history`] makes it
+//! durable, [`ownership`] decides which partitions this shard serves, [`presence`] who is there, and
+//! [`control`] what was revoked or changed.
+
+mod access;
+mod channel;
+mod control;
+mod dedupe;
+mod grpc;
+mod history;
+mod ingest;
+mod log;
+mod ownership;
+mod partition;
+mod parts;
+mod presence;
+mod publish;
+mod refused;
+mod registry;
+mod relay;
+mod server;
+mod session;
+
+pub use parts::{Dependencies, Tuning};
+pub use server::{Shard, ShardConfig, StartError};

@@ -120,6 +120,8 @@ codes! {
         HelloTimeout = "hello_timeout", true;
         /// The access token does not verify.
         Unauthenticated = "unauthenticated", false;
+        /// The keys that verify tokens can't be had at the moment.
+        KeysUnavailable = "keys_unavailable", true;
         /// The access token has expired: reconnect with a fresh one.
         TokenExpired = "token_expired", true;
         /// The sign-in was ended.

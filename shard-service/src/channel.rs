@@ -1,0 +1,586 @@
+//! One channel on the shard that owns its partition: its log, who reads it, and what it has seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use infrachat_bus::Delivery;
+use infrachat_metadata::HistoryEntry;
+use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
+use infrachat_types::{
+    ChannelName, ClientMessageId, Epoch, Message, MessageId, Offset, OriginId, Position, Region,
+    RegionTag, SessionId, UserName,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    dedupe::DuplicateWindow,
+    history::HistoryQueue,
+    log::{Cursor, Entry, Place, Read, Ring, RingLimits, Skipped},
+    refused::Refused,
+    session::Mailbox,
+};
+
+/// Presence changes wait this long for others, so that many at once are one event.
+const PRESENCE_BATCH: Duration = Duration::from_millis(50);
+/// Names in one presence event; beyond, only the count is told.
+const PRESENCE_NAMES: usize = 200;
+
+/// Sizes of a channel's structures.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChannelLimits {
+    pub(crate) ring: RingLimits,
+    pub(crate) duplicate_window: usize,
+}
+
+/// A channel.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) name: ChannelName,
+    epoch: Epoch,
+    region: Region,
+    inner: Mutex<Inner>,
+    readers: Mutex<Vec<Arc<Reader>>>,
+    history: HistoryQueue,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ring: Ring,
+    window: DuplicateWindow,
+    next_offset: Offset,
+    /// History has everything up to here.
+    stable: Place,
+    /// By source region, the newest id received.
+    seen: BTreeMap<RegionTag, u64>,
+    /// Deliveries that may be acknowledged once history has the message.
+    parked: BTreeMap<Place, Vec<Delivery>>,
+    /// Senders to tell when history has a message that they sent again.
+    waiting: BTreeMap<Place, Vec<(Mailbox, MessageId)>>,
+    origin: Origin,
+    refused: Refused,
+    presence: PresenceChanges,
+}
+
+/// The channel's publisher: its numbers are dense.
+#[derive(Debug)]
+struct Origin {
+    id: OriginId,
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct PresenceChanges {
+    came: BTreeSet<UserName>,
+    went: BTreeSet<UserName>,
+    count: usize,
+    flush_due: bool,
+}
+
+/// The newest entries of a channel's history, in append order.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) entries: Vec<HistoryEntry>,
+    /// There are no older ones.
+    pub(crate) complete: bool,
+}
+
+/// A message to append, and where it came from.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) message: Message,
+    pub(crate) origin: OriginId,
+    pub(crate) origin_seq: u64,
+    /// The delivery that brought it, if it came over the bus.
+    pub(crate) delivery: Option<Delivery>,
+}
+
+/// What appending came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// It is new, and readers are being woken.
+    New,
+    /// It was here already.
+    Duplicate {
+        /// With this id.
+        message_id: MessageId,
+        /// Under the same body.
+        same_body: bool,
+    },
+}
+
+/// What a retried message was found to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Never seen here.
+    No,
+    /// The window can't tell: ask history.
+    AskHistory,
+    /// Seen, with this id.
+    Yes {
+        /// The id.
+        message_id: MessageId,
+        /// Under the same body.
+        same_body: bool,
+        /// History has it.
+        stable: bool,
+    },
+}
+
+impl Channel {
+    /// A channel as history left it. Of `regions`, the first is the one whose log this is.
+    pub(crate) fn load(
+        name: ChannelName,
+        regions: &[Region],
+        epoch: Epoch,
+        Tail {
+            entries: tail,
+            complete,
+        }: Tail,
+        limits: ChannelLimits,
+        history: HistoryQueue,
+    ) -> Self {
+        let region = regions[0].clone();
+        // What came before the tail had come from every region by about the tail's first moment.
+        let floor = match tail.first() {
+            Some(oldest) if !complete => oldest.message.message_id.millis(),
+            _ => 0,
+        };
+        let seen = regions
+            .iter()
+            .map(|region| (region.into(), floor))
+            .collect();
+        let before = match tail.first() {
+            Some(oldest) if !complete => (oldest.epoch, oldest.offset),
+            _ => (Epoch(0), Offset(0)),
+        };
+        let stable = tail
+            .last()
+            .map_or((epoch, Offset(0)), |last| (last.epoch, last.offset));
+        let next_offset = if stable.0 == epoch {
+            stable.1.next()
+        } else {
+            Offset(1)
+        };
+        let mut inner = Inner {
+            ring: Ring::new(
+                limits.ring,
+                before,
+                encode_position(&name, &region, before, &seen),
+            ),
+            window: DuplicateWindow::new(limits.duplicate_window),
+            next_offset,
+            stable,
+            seen,
+            parked: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            origin: Origin {
+                id: OriginId::random(),
+                next: 1,
+            },
+            refused: Refused::default(),
+            presence: PresenceChanges::default(),
+        };
+        for entry in tail.iter().skip(usize::from(!complete)) {
+            inner.take_in(&name, &region, &entry.message, (entry.epoch, entry.offset));
+        }
+        if !complete
+            && let Some(newest) = tail
+                .iter()
+                .map(|entry| entry.message.message_id.millis())
+                .max()
+        {
+            inner.window.forget_until(newest);
+        }
+        Self {
+            name,
+            epoch,
+            region,
+            inner: Mutex::new(inner),
+            readers: Mutex::new(Vec::new()),
+            history,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Appends a message unless it is known, queues it for history in log order, and wakes readers.
+    pub(crate) fn append(self: &Arc<Self>, incoming: Incoming) -> Appended {
+        let Incoming {
+            message,
+            origin,
+            origin_seq,
+            delivery,
+        } = incoming;
+        let mut inner = self.lock();
+        if let Some(seen) = inner.window.get(&message.sender, message.client_message_id) {
+            let same_body = seen.same_body(&message.body);
+            if let Some(delivery) = delivery {
+                inner.settle(seen.place, delivery);
+            }
+            return Appended::Duplicate {
+                message_id: seen.message_id,
+                same_body,
+            };
+        }
+        let offset = inner.next_offset;
+        inner.next_offset = offset.next();
+        let place = (self.epoch, offset);
+        inner.take_in(&self.name, &self.region, &message, place);
+        if let Some(delivery) = delivery {
+            inner.parked.entry(place).or_default().push(delivery);
+        }
+        let entry = HistoryEntry {
+            message,
+            epoch: self.epoch,
+            offset,
+            origin,
+            origin_seq,
+        };
+        self.history.push(Arc::clone(self), entry);
+        drop(inner);
+        self.wake();
+        Appended::New
+    }
+
+    /// Appends an event that is neither numbered nor kept: presence, typing.
+    pub(crate) fn append_passing(&self, encoded: Bytes, author: Option<SessionId>) {
+        let mut inner = self.lock();
+        let stable = inner.stable;
+        inner.ring.append(
+            Entry {
+                encoded,
+                author,
+                message: None,
+            },
+            stable,
+        );
+        drop(inner);
+        self.wake();
+    }
+
+    /// What is known of a message that says it is a retry, or is older than the window.
+    pub(crate) fn known(&self, message: &Message, retry: bool) -> Known {
+        let inner = self.lock();
+        match inner.window.get(&message.sender, message.client_message_id) {
+            Some(seen) => Known::Yes {
+                message_id: seen.message_id,
+                same_body: seen.same_body(&message.body),
+                stable: seen.place <= inner.stable,
+            },
+            None if retry || inner.window.may_have_forgotten(message.message_id) => {
+                Known::AskHistory
+            }
+            None => Known::No,
+        }
+    }
+
+    /// History has everything up to `place`: answers the deliveries to acknowledge, and tells the
+    /// senders who wait for it.
+    pub(crate) fn history_has(&self, place: Place) -> Vec<Delivery> {
+        let mut inner = self.lock();
+        inner.stable = inner.stable.max(place);
+        let stable = inner.stable;
+        let deliveries = split_up_to(&mut inner.parked, stable);
+        let waiting = split_up_to(&mut inner.waiting, stable);
+        drop(inner);
+        for (mailbox, message_id) in waiting {
+            mailbox.stable(&self.name, message_id);
+        }
+        deliveries
+    }
+
+    /// Tells a sender once history has a message that it sent a second time.
+    pub(crate) fn tell_when_stable(&self, message: &Message, mailbox: &Mailbox) {
+        let mut inner = self.lock();
+        let Some(seen) = inner.window.get(&message.sender, message.client_message_id) else {
+            return;
+        };
+        if seen.place <= inner.stable {
+            mailbox.stable(&self.name, seen.message_id);
+        } else {
+            inner
+                .waiting
+                .entry(seen.place)
+                .or_default()
+                .push((mailbox.clone(), seen.message_id));
+        }
+    }
+
+    /// The next number of this channel's origin.
+    pub(crate) fn next_origin_seq(&self) -> (OriginId, u64) {
+        let mut inner = self.lock();
+        let origin = &mut inner.origin;
+        let seq = origin.next;
+        origin.next += 1;
+        (origin.id.clone(), seq)
+    }
+
+    /// Whether this is still the channel's origin.
+    pub(crate) fn is_origin(&self, id: &OriginId) -> bool {
+        self.lock().origin.id == *id
+    }
+
+    /// Starts a new origin, since a number of the old one was given up.
+    pub(crate) fn renew_origin(&self) {
+        self.lock().origin = Origin {
+            id: OriginId::random(),
+            next: 1,
+        };
+    }
+
+    /// Whether what the sender said before was not refused; otherwise this is refused as well.
+    pub(crate) fn may_pass(&self, message: &Message, after: Option<ClientMessageId>) -> bool {
+        let refused = &mut self.lock().refused;
+        let held_back = after.is_some_and(|after| refused.contains(&message.sender, after));
+        if held_back {
+            refused.insert(message);
+        } else {
+            refused.came_again(message);
+        }
+        !held_back
+    }
+
+    /// Whether this message of the sender was refused, and has not come again.
+    pub(crate) fn is_refused(&self, message: &Message, id: ClientMessageId) -> bool {
+        self.lock().refused.contains(&message.sender, id)
+    }
+
+    /// A message that may have been given up has been accepted after all.
+    pub(crate) fn came_again(&self, message: &Message) {
+        self.lock().refused.came_again(message);
+    }
+
+    /// A message was given up.
+    pub(crate) fn refuse(&self, message: &Message) {
+        self.lock().refused.insert(message);
+    }
+
+    /// Says that users came or went, together with other changes of the next moment.
+    pub(crate) fn announce(
+        self: &Arc<Self>,
+        came: Option<UserName>,
+        went: Option<UserName>,
+        count: usize,
+    ) {
+        let mut inner = self.lock();
+        let changes = &mut inner.presence;
+        changes.count = count;
+        if let Some(user) = came {
+            changes.went.remove(&user);
+            changes.came.insert(user);
+        }
+        if let Some(user) = went {
+            changes.came.remove(&user);
+            changes.went.insert(user);
+        }
+        if std::mem::replace(&mut changes.flush_due, true) {
+            return;
+        }
+        drop(inner);
+        let channel = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PRESENCE_BATCH).await;
+            let changes = std::mem::take(&mut channel.lock().presence);
+            let names = |users: BTreeSet<UserName>| {
+                users
+                    .iter()
+                    .take(PRESENCE_NAMES)
+                    .map(ToString::to_string)
+                    .collect()
+            };
+            let event = Kind::Presence(chat::Presence {
+                channel: channel.name.to_string(),
+                came: names(changes.came),
+                went: names(changes.went),
+                present_count: u32::try_from(changes.count).unwrap_or(u32::MAX),
+                snapshot: false,
+            });
+            channel.append_passing(infrachat_proto::event_entry(event), None);
+        });
+    }
+
+    /// Reads what comes after a cursor.
+    pub(crate) fn read(
+        &self,
+        cursor: &mut Cursor,
+        reader: &SessionId,
+        threshold: u64,
+        budget: usize,
+        out: &mut Vec<Bytes>,
+    ) -> Read {
+        self.lock()
+            .ring
+            .read(cursor, reader, threshold, budget, out)
+    }
+
+    /// Moves a slow reader ahead.
+    pub(crate) fn skip_ahead(&self, cursor: &mut Cursor, keep: usize) -> Skipped {
+        self.lock().ring.skip_ahead(cursor, keep)
+    }
+
+    /// Cursors that a join may start from.
+    pub(crate) fn cursors<T>(&self, choose: impl FnOnce(&Ring, Place) -> T) -> T {
+        let inner = self.lock();
+        choose(&inner.ring, inner.stable)
+    }
+
+    /// The newest place given out.
+    pub(crate) fn newest(&self) -> Place {
+        let inner = self.lock();
+        (self.epoch, Offset(inner.next_offset.0 - 1)).max(inner.stable)
+    }
+
+    /// Adds a reader, to be woken from now on.
+    pub(crate) fn add_reader(&self, reader: Arc<Reader>) {
+        self.lock_readers().push(reader);
+    }
+
+    /// Stops waking a reader.
+    pub(crate) fn remove_reader(&self, reader: &Arc<Reader>) {
+        self.lock_readers()
+            .retain(|other| !Arc::ptr_eq(other, reader));
+    }
+
+    /// Nobody reads, and nothing waits: it can be forgotten, and loaded again from history.
+    pub(crate) fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        let newest = (self.epoch, Offset(inner.next_offset.0 - 1));
+        self.lock_readers().is_empty() && inner.parked.is_empty() && newest <= inner.stable
+    }
+
+    fn lock_readers(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
+        self.readers
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Has every reader look at the channel.
+    pub(crate) fn wake(&self) {
+        self.lock_readers().iter().for_each(|reader| reader.wake());
+    }
+}
+
+impl Inner {
+    fn take_in(&mut self, name: &ChannelName, region: &Region, message: &Message, place: Place) {
+        let newest = self.seen.entry((&message.region).into()).or_default();
+        *newest = (*newest).max(message.message_id.millis());
+        let position = encode_position(name, region, place, &self.seen);
+        let wire = infrachat_proto::message_to_wire(message, position.clone());
+        let entry = Entry {
+            encoded: infrachat_proto::event_entry(Kind::Message(wire)),
+            author: Some(message.session_id.clone()),
+            message: Some((place, position)),
+        };
+        self.ring.append(entry, self.stable);
+        self.window.insert(message, place);
+    }
+
+    fn settle(&mut self, place: Place, delivery: Delivery) {
+        if place <= self.stable {
+            delivery.ack();
+        } else {
+            self.parked.entry(place).or_default().push(delivery);
+        }
+    }
+}
+
+/// The position of a place, for the wire.
+pub(crate) fn encode_position(
+    name: &ChannelName,
+    region: &Region,
+    (epoch, offset): Place,
+    seen: &BTreeMap<RegionTag, u64>,
+) -> Bytes {
+    let seen = seen
+        .iter()
+        .map(|(region, millis)| (*region, *millis))
+        .collect();
+    Position {
+        region: region.into(),
+        epoch,
+        offset,
+        seen,
+    }
+    .encode(name)
+    .into()
+}
+
+fn split_up_to<T>(map: &mut BTreeMap<Place, Vec<T>>, place: Place) -> Vec<T> {
+    let after = map.split_off(&(place.0, place.1.next()));
+    std::mem::replace(map, after)
+        .into_values()
+        .flatten()
+        .collect()
+}
+
+/// A session's ear: which of its channels have something to read.
+#[derive(Debug, Default)]
+pub(crate) struct Ear {
+    ready: Mutex<VecDeque<u64>>,
+    notify: Notify,
+}
+
+impl Ear {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.ready
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The next channel to read, by the session's own number for it.
+    pub(crate) fn take(&self) -> Option<u64> {
+        self.lock().pop_front()
+    }
+
+    /// Whether anything is ready.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Waits until something may be ready.
+    pub(crate) async fn heard(&self) {
+        self.notify.notified().await;
+    }
+}
+
+/// One session reading one channel.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    ear: Arc<Ear>,
+    number: u64,
+    queued: AtomicBool,
+}
+
+impl Reader {
+    pub(crate) fn new(ear: Arc<Ear>, number: u64) -> Arc<Self> {
+        Arc::new(Self {
+            ear,
+            number,
+            queued: AtomicBool::new(false),
+        })
+    }
+
+    /// Only the sleeping are woken: one that is queued will look anyway.
+    pub(crate) fn wake(&self) {
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            self.ear.lock().push_back(self.number);
+            self.ear.notify.notify_one();
+        }
+    }
+
+    /// To be called before reading, so that what is appended meanwhile queues it again.
+    pub(crate) fn about_to_read(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+}

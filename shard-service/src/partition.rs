@@ -1,0 +1,188 @@
+//! A partition that this shard owns: its channels, and the tasks that serve them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use infrachat_bus::{ConsumeLimits, Subscription, Topic};
+use infrachat_metadata::MetadataError;
+use infrachat_types::{ChannelName, Epoch, Region};
+use tokio::sync::OnceCell;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    channel::{Channel, Tail},
+    history::{HistoryQueue, HistoryWriter},
+    parts::Parts,
+    publish::{Lanes, Outgoing},
+    relay::Relay,
+};
+
+/// Newest entries of history that a channel starts with.
+const TAIL: usize = 500;
+
+type Slot = Arc<OnceCell<Arc<Channel>>>;
+
+/// A partition under one epoch.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) number: u32,
+    pub(crate) epoch: Epoch,
+    pub(crate) history: HistoryQueue,
+    parts: Arc<Parts>,
+    channels: Mutex<HashMap<ChannelName, Slot>>,
+    lanes: Lanes,
+    /// Ends everything: the partition is somebody else's.
+    stop: CancellationToken,
+    /// Ends taking in, first step of giving the partition back.
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Partition {
+    /// Starts serving.
+    pub(crate) fn start(number: u32, epoch: Epoch, parts: &Arc<Parts>) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let closing = stop.child_token();
+        let tasks = TaskTracker::new();
+        let (history, writer) = HistoryWriter::new(
+            (number, epoch),
+            parts.tuning.history_backlog,
+            Arc::clone(&parts.store),
+            Arc::clone(&parts.sessions),
+            stop.clone(),
+        );
+        tasks.spawn(writer.run());
+        let topic = Topic {
+            region: parts.region.to_string(),
+            name: infrachat_routing::messages_topic(number),
+        };
+        let lanes = Lanes::start(&topic, parts, &stop, &tasks);
+        let partition = Arc::new(Self {
+            number,
+            epoch,
+            history,
+            parts: Arc::clone(parts),
+            channels: Mutex::new(HashMap::new()),
+            lanes,
+            stop,
+            closing,
+            tasks,
+        });
+        for source in parts.stores.keys() {
+            let relay = Relay {
+                partition: Arc::clone(&partition),
+                parts: Arc::clone(parts),
+                subscription: partition.subscription(source),
+                limits: ConsumeLimits {
+                    events: parts.tuning.consume_events,
+                    ..ConsumeLimits::default()
+                },
+                stop: partition.closing.clone(),
+            };
+            partition.tasks.spawn(relay.run());
+        }
+        tracing::info!(partition = number, %epoch, "serving a partition");
+        partition
+    }
+
+    fn subscription(&self, source: &Region) -> Subscription {
+        Subscription {
+            topic: Topic {
+                region: source.to_string(),
+                name: infrachat_routing::messages_topic(self.number),
+            },
+            group: self.parts.region.to_string(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelName, Slot>> {
+        self.channels
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The channel, loaded from history if it is not here yet.
+    pub(crate) async fn channel(&self, name: &ChannelName) -> Result<Arc<Channel>, MetadataError> {
+        let slot = Arc::clone(self.lock().entry(name.clone()).or_default());
+        let load = || async {
+            let entries = self.parts.store.history_tail(name, TAIL).await?;
+            let complete = entries.len() < TAIL;
+            Ok(Arc::new(Channel::load(
+                name.clone(),
+                &self.parts.regions,
+                self.epoch,
+                Tail { entries, complete },
+                self.parts.tuning.channel,
+                self.history.clone(),
+            )))
+        };
+        slot.get_or_try_init(load).await.cloned()
+    }
+
+    /// The channel, if it is loaded.
+    pub(crate) fn loaded_channel(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.lock().get(name).and_then(|slot| slot.get().cloned())
+    }
+
+    /// Forgets channels that nobody reads and that have nothing left to write.
+    pub(crate) fn forget_idle(&self) {
+        self.lock().retain(|_, slot| {
+            let held_elsewhere = Arc::strong_count(slot) > 1;
+            let in_use = slot
+                .get()
+                .is_none_or(|channel| Arc::strong_count(channel) > 1 || !channel.is_idle());
+            held_elsewhere || in_use
+        });
+    }
+
+    /// Puts something on the bus, in the order of its channel.
+    pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
+        if self.closing.is_cancelled() {
+            return Err(outgoing);
+        }
+        self.lanes.push(outgoing)
+    }
+
+    /// Whether this shard still serves it.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.closing.is_cancelled()
+    }
+
+    /// Sessions look, and find that the partition is closed.
+    fn wake_readers(&self) {
+        self.lock()
+            .values()
+            .filter_map(|slot| slot.get())
+            .for_each(|channel| channel.wake());
+    }
+
+    /// Stops at once: somebody else may own it by now.
+    pub(crate) async fn abandon(&self) {
+        self.stop.cancel();
+        self.wake_readers();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Gives it back in order: takes nothing more in, lets what is under way reach the bus and
+    /// history, then stops. What can't be written within `grace` the bus will deliver again.
+    pub(crate) async fn close(&self, grace: Duration) {
+        self.closing.cancel();
+        self.wake_readers();
+        let settled = async {
+            self.lanes.empty().await;
+            self.history.empty().await;
+        };
+        if tokio::time::timeout(grace, settled).await.is_err() {
+            tracing::warn!(
+                partition = self.number,
+                ?grace,
+                "gave a partition back with work left"
+            );
+        }
+        self.abandon().await;
+    }
+}

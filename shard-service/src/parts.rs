@@ -1,0 +1,195 @@
+//! What every part of a shard works with.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use infrachat_bus::EventBus;
+use infrachat_identity::TokenVerifier;
+use infrachat_metadata::Metadata;
+use infrachat_presence::Presence;
+use infrachat_types::{ClockError, IdClock, MessageId, OriginId, Region, ShardId};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    access::Access, channel::ChannelLimits, log::RingLimits, partition::Partition,
+    presence::SeatBook, registry::Sessions,
+};
+
+/// The region's and the deployment's parts, as a shard uses them.
+#[derive(Debug, Clone)]
+pub struct Dependencies {
+    /// The store of each region; the shard's own region must be among them.
+    pub stores: BTreeMap<Region, Arc<dyn Metadata>>,
+    /// The bus, as seen from this region.
+    pub bus: Arc<dyn EventBus>,
+    /// The region's presence.
+    pub presence: Arc<dyn Presence>,
+    /// Verifies access tokens.
+    pub verifier: Arc<TokenVerifier>,
+}
+
+/// Sizes, limits and times. The defaults suit production; tests shorten them.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// Longest body, in bytes.
+    pub max_body_bytes: usize,
+    /// Most channels a session may join.
+    pub max_channels: usize,
+    /// Most messages of a session that wait for their acknowledgement.
+    pub max_in_flight: usize,
+    /// Messages a second a session may publish, sustained; bursts may be four times that.
+    pub publish_per_second: u32,
+    /// Unread messages after which a session is a slow reader.
+    pub slow_reader_pending: u64,
+    /// Most sessions of a shard.
+    pub max_sessions: usize,
+    /// How often a client is asked to send a heartbeat, unless it asks for another interval.
+    pub heartbeat_interval: Duration,
+    /// How long the first frame may take.
+    pub hello_timeout: Duration,
+    /// How long a message is tried to be put on the bus.
+    pub publish_deadline: Duration,
+    /// How long a lease is good without being renewed.
+    pub lease_ttl: Duration,
+    /// How often it is renewed.
+    pub lease_renewal: Duration,
+    /// How long a seat in a channel is good without being refreshed.
+    pub seat_ttl: Duration,
+    /// Over how long sessions are sent away when the shard stops, and how long it waits for them.
+    pub drain: Duration,
+    /// Messages of a partition that may wait for history.
+    pub history_backlog: usize,
+    /// Events taken from the bus and not yet acknowledged, a partition and source region.
+    pub consume_events: usize,
+    pub(crate) channel: ChannelLimits,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 16 * 1024,
+            max_channels: 1_000,
+            max_in_flight: 256,
+            publish_per_second: 100,
+            slow_reader_pending: 1_000,
+            max_sessions: 50_000,
+            heartbeat_interval: Duration::from_secs(20),
+            hello_timeout: Duration::from_secs(10),
+            publish_deadline: Duration::from_secs(10),
+            lease_ttl: Duration::from_secs(5),
+            lease_renewal: Duration::from_secs(1),
+            seat_ttl: Duration::from_secs(45),
+            drain: Duration::from_secs(5),
+            history_backlog: 10_000,
+            consume_events: 1_000,
+            channel: ChannelLimits {
+                ring: RingLimits {
+                    entries: 4_096,
+                    bytes: 8 * 1024 * 1024,
+                },
+                duplicate_window: 4_096,
+            },
+        }
+    }
+}
+
+/// Everything, shared by the shard's tasks.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) region: Region,
+    /// All regions, this one first.
+    pub(crate) regions: Vec<Region>,
+    pub(crate) shard: ShardId,
+    pub(crate) incarnation: OriginId,
+    /// Where clients reach this shard.
+    pub(crate) endpoint: String,
+    pub(crate) store: Arc<dyn Metadata>,
+    pub(crate) stores: BTreeMap<Region, Arc<dyn Metadata>>,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) presence: Arc<dyn Presence>,
+    pub(crate) verifier: Arc<TokenVerifier>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) access: Access,
+    pub(crate) seats: SeatBook,
+    pub(crate) partitions: Partitions,
+    pub(crate) tuning: Tuning,
+    pub(crate) partition_count: infrachat_routing::PartitionCount,
+    pub(crate) clock: Clock,
+    /// Short work that no session should wait for.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// The id clock, shared.
+#[derive(Debug, Default)]
+pub(crate) struct Clock(Mutex<IdClock>);
+
+impl Clock {
+    pub(crate) fn next(&self, after: Option<MessageId>) -> Result<MessageId, ClockError> {
+        let now = u64::try_from(infrachat_types::unix_millis()).unwrap_or_default();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next(now, after)
+    }
+}
+
+/// The partitions that this shard serves, and where the others are.
+#[derive(Debug, Default)]
+pub(crate) struct Partitions {
+    owned: RwLock<HashMap<u32, Arc<Partition>>>,
+    elsewhere: RwLock<HashMap<u32, String>>,
+}
+
+impl Partitions {
+    /// The partition, if it is served here.
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<Partition>> {
+        let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
+        owned
+            .get(&number)
+            .filter(|partition| partition.is_open())
+            .cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
+        self.owned
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn insert(&self, partition: Arc<Partition>) {
+        self.owned
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(partition.number, partition);
+    }
+
+    pub(crate) fn remove(&self, number: u32) -> Option<Arc<Partition>> {
+        self.owned
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&number)
+    }
+
+    /// The address of the shard that serves a partition, as far as is known.
+    pub(crate) fn endpoint(&self, number: u32) -> Option<String> {
+        self.elsewhere
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&number)
+            .cloned()
+    }
+
+    /// What the routing records say of partitions served by other shards.
+    pub(crate) fn learn(&self, endpoints: HashMap<u32, String>) {
+        *self
+            .elsewhere
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = endpoints;
+    }
+}

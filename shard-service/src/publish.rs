@@ -1,0 +1,368 @@
+//! Puts events on the bus, in the order of each channel, whatever fails meanwhile.
+//!
+//! A partition has a few lanes; a channel always uses the same one, which is its ordering key. An
+//! event that the bus has not accepted is tried again before later ones of its lane. One that is
+//! given up ends the channel's origin: its numbers stay dense, so receivers know that nothing is
+//! missing between them.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use infrachat_bus::{BusError, Event, EventBus, Topic};
+use infrachat_proto::{Refusal, bus::v1 as bus};
+use infrachat_types::{ClientMessageId, ErrorCode, Message, OriginId, Region};
+use prost::Message as _;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    channel::{Appended, Channel, Incoming},
+    parts::Parts,
+    session::Mailbox,
+};
+
+/// Events handed to the bus and not yet accepted, a lane.
+const WINDOW: usize = 256;
+/// First wait after a failure; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Something to put on the bus.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) content: Content,
+}
+
+/// What it is.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A message, whose sender waits to hear.
+    Message {
+        message: Message,
+        /// The sender's message before it.
+        after: Option<ClientMessageId>,
+        attempt: u32,
+        traceparent: String,
+        mailbox: Mailbox,
+        deadline: Instant,
+    },
+    /// Presence or typing: told if possible.
+    Passing(bus::envelope::Kind),
+}
+
+/// The lanes of a partition.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    senders: Vec<mpsc::Sender<Outgoing>>,
+    pending: Arc<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    count: AtomicUsize,
+    settled: Notify,
+}
+
+impl Lanes {
+    pub(crate) fn start(
+        topic: &Topic,
+        parts: &Arc<Parts>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Self {
+        let pending = Arc::new(Pending::default());
+        let lane = |number| {
+            let (sender, queue) = mpsc::channel(WINDOW);
+            let lane = Lane {
+                key: format!("{}-{number}", parts.region),
+                topic: topic.clone(),
+                region: parts.region.clone(),
+                bus: Arc::clone(&parts.bus),
+                pending: Arc::clone(&pending),
+                queue,
+                in_flight: VecDeque::new(),
+                pause: FIRST_PAUSE,
+            };
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled_owned(lane.run()).await });
+            sender
+        };
+        // A bounded number of ordering keys a region, however many channels there are.
+        let lanes = (infrachat_routing::LANES / parts.partition_count.get()).max(1);
+        Self {
+            senders: (0..lanes).map(lane).collect(),
+            pending,
+        }
+    }
+
+    /// Queues it, or gives it back when the lane is full.
+    pub(crate) fn push(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
+        let lanes = u32::try_from(self.senders.len()).unwrap_or(1);
+        let lane = infrachat_routing::lane_of(outgoing.channel.name.as_str(), lanes);
+        let sender = &self.senders[lane as usize];
+        self.pending.count.fetch_add(1, Ordering::AcqRel);
+        sender.try_send(outgoing).map_err(|err| {
+            self.pending.settle();
+            err.into_inner()
+        })
+    }
+
+    /// Waits until everything queued was accepted or given up.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let settled = self.pending.settled.notified();
+            if self.pending.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            settled.await;
+        }
+    }
+}
+
+impl Pending {
+    fn settle(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.settled.notify_waiters();
+        }
+    }
+}
+
+struct Lane {
+    key: String,
+    topic: Topic,
+    region: Region,
+    bus: Arc<dyn EventBus>,
+    pending: Arc<Pending>,
+    queue: mpsc::Receiver<Outgoing>,
+    in_flight: VecDeque<InFlight>,
+    pause: Duration,
+}
+
+struct InFlight {
+    outgoing: Outgoing,
+    origin: (OriginId, u64),
+    accepted: BoxFuture<'static, Result<(), BusError>>,
+}
+
+impl Lane {
+    async fn run(mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                outcome = front(&mut self.in_flight) => match outcome {
+                    Ok(()) => self.accepted(),
+                    Err(err) => self.recover(err).await,
+                },
+                outgoing = self.queue.recv(), if self.in_flight.len() < WINDOW => match outgoing {
+                    Some(outgoing) => self.hand_over(outgoing),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Gives the event its number and to the bus; from here on its place is settled.
+    fn hand_over(&mut self, outgoing: Outgoing) {
+        if let Content::Message {
+            message,
+            after,
+            mailbox,
+            ..
+        } = &outgoing.content
+            && !outgoing.channel.may_pass(message, *after)
+        {
+            let refusal = Refusal::new(
+                ErrorCode::OutOfOrder,
+                "an earlier message of yours in this channel was given up: send that one again first",
+            );
+            mailbox.refused(message, refusal);
+            self.pending.settle();
+            return;
+        }
+        let origin = match &outgoing.content {
+            Content::Passing(bus::envelope::Kind::Typing(_)) => (OriginId::from_text(""), 0),
+            _ => outgoing.channel.next_origin_seq(),
+        };
+        let accepted = self
+            .bus
+            .publish(&self.topic, self.event(&outgoing, &origin));
+        self.in_flight.push_back(InFlight {
+            outgoing,
+            origin,
+            accepted,
+        });
+    }
+
+    fn event(&self, outgoing: &Outgoing, (origin, origin_seq): &(OriginId, u64)) -> Event {
+        let (kind, traceparent) = match &outgoing.content {
+            Content::Passing(kind) => (kind.clone(), ""),
+            Content::Message {
+                message,
+                attempt,
+                traceparent,
+                ..
+            } => {
+                let kind = bus::envelope::Kind::Message(bus::MessageEvent {
+                    message_id: message.message_id.to_bytes().to_vec().into(),
+                    sender: message.sender.to_string(),
+                    client_message_id: message.client_message_id.as_bytes().to_vec().into(),
+                    body: message.body.clone(),
+                    published_at_ms: message.published_at,
+                    session_id: message.session_id.to_string(),
+                    attempt: *attempt,
+                    traceparent: traceparent.clone(),
+                });
+                (kind, traceparent.as_str())
+            }
+        };
+        let envelope = bus::Envelope {
+            channel: outgoing.channel.name.to_string(),
+            region: self.region.to_string(),
+            origin: origin.to_string(),
+            origin_seq: *origin_seq,
+            kind: Some(kind),
+        };
+        let attributes =
+            (!traceparent.is_empty()).then(|| ("traceparent".to_owned(), traceparent.to_owned()));
+        Event {
+            ordering_key: self.key.clone(),
+            payload: envelope.encode_to_vec().into(),
+            attributes: attributes.into_iter().collect(),
+        }
+    }
+
+    /// The bus has the oldest event: readers of this region get it now, and its sender hears.
+    fn accepted(&mut self) {
+        self.pause = FIRST_PAUSE;
+        let Some(InFlight {
+            outgoing, origin, ..
+        }) = self.in_flight.pop_front()
+        else {
+            return;
+        };
+        if let Content::Message {
+            message, mailbox, ..
+        } = outgoing.content
+        {
+            let incoming = Incoming {
+                message: message.clone(),
+                origin: origin.0,
+                origin_seq: origin.1,
+                delivery: None,
+            };
+            match outgoing.channel.append(incoming) {
+                Appended::New => mailbox.acked(&message, message.message_id, false),
+                // Another copy came first; with the same session, it is this one, back from the bus.
+                Appended::Duplicate { message_id, .. } => {
+                    mailbox.acked(&message, message_id, message_id != message.message_id);
+                    outgoing.channel.tell_when_stable(&message, &mailbox);
+                }
+            }
+        }
+        self.pending.settle();
+    }
+
+    /// Waits a moment, then hands everything over again, in order, from the oldest on.
+    async fn recover(&mut self, err: BusError) {
+        tracing::warn!(topic = %self.topic, key = self.key, %err, in_flight = self.in_flight.len(), "publishing failed");
+        let mut waiting: VecDeque<_> = self.in_flight.drain(..).collect();
+        let Some(failed) = waiting.pop_front() else {
+            return;
+        };
+        // What was handed over after the one that failed must have failed as well: only then is the
+        // key let go on.
+        for in_flight in &mut waiting {
+            drop((&mut in_flight.accepted).await);
+        }
+        if matches!(err, BusError::Refused(_) | BusError::NotFound(_)) {
+            self.give_up(failed.outgoing, &err);
+        } else {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            waiting.push_front(failed);
+        }
+        self.bus.resume(&self.topic, &self.key);
+        let now = Instant::now();
+        for InFlight {
+            outgoing, origin, ..
+        } in waiting
+        {
+            match &outgoing.content {
+                Content::Passing(_) => {
+                    // Presence is said anew from time to time; a number lost needs a new origin.
+                    if origin.1 > 0 {
+                        outgoing.channel.renew_origin();
+                    }
+                    self.pending.settle();
+                }
+                Content::Message { deadline, .. } if *deadline <= now => {
+                    self.give_up(outgoing, &err)
+                }
+                Content::Message { .. } => self.hand_over_again(outgoing, origin),
+            }
+        }
+    }
+
+    fn hand_over_again(&mut self, outgoing: Outgoing, origin: (OriginId, u64)) {
+        if outgoing.channel.is_origin(&origin.0) && !holds_back(&outgoing) {
+            let accepted = self
+                .bus
+                .publish(&self.topic, self.event(&outgoing, &origin));
+            self.in_flight.push_back(InFlight {
+                outgoing,
+                origin,
+                accepted,
+            });
+        } else {
+            self.hand_over(outgoing);
+        }
+    }
+
+    fn give_up(&mut self, outgoing: Outgoing, err: &BusError) {
+        outgoing.channel.renew_origin();
+        if let Content::Message {
+            message, mailbox, ..
+        } = &outgoing.content
+        {
+            outgoing.channel.refuse(message);
+            let refusal = Refusal::new(
+                ErrorCode::Unavailable,
+                format!(
+                    "the message may or may not arrive: send it again with the same id ({err})"
+                ),
+            );
+            mailbox.refused(message, refusal.retry_after(LONGEST_PAUSE));
+        }
+        self.pending.settle();
+    }
+}
+
+/// Whether the sender's message before it was given up meanwhile.
+fn holds_back(outgoing: &Outgoing) -> bool {
+    match &outgoing.content {
+        Content::Message {
+            message,
+            after: Some(after),
+            ..
+        } => outgoing.channel.is_refused(message, *after),
+        _ => false,
+    }
+}
+
+async fn front(in_flight: &mut VecDeque<InFlight>) -> Result<(), BusError> {
+    match in_flight.front_mut() {
+        Some(front) => (&mut front.accepted).await,
+        None => std::future::pending().await,
+    }
+}

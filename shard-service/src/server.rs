@@ -1,0 +1,229 @@
+//! A shard as a value: bound, run, stopped.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use infrachat_bus::{Subscription, Topic};
+use infrachat_proto::chat::v1::server::chat_service_server::ChatServiceServer;
+use infrachat_routing::PartitionCount;
+use infrachat_runtime::{BindError, Listener, ServeError, ServeSettings};
+use infrachat_types::{CloseCode, OriginId, Region, ShardId};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    access::Access,
+    control,
+    grpc::Chat,
+    ownership,
+    parts::{Clock, Dependencies, Partitions, Parts, Tuning},
+    presence::{self, SeatBook},
+    registry::Sessions,
+};
+
+/// What a shard is.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Its region.
+    pub region: Region,
+    /// Its slot's name, the same over restarts.
+    pub shard: ShardId,
+    /// Where it listens, "host:port".
+    pub listen: String,
+    /// Where clients reach it, "host:port"; the listening address if none.
+    pub advertise: Option<String>,
+    /// The deployment's partitions.
+    pub partitions: PartitionCount,
+    /// Create topics and subscriptions that are missing.
+    pub create_topics: bool,
+    /// Sizes, limits and times.
+    pub tuning: Tuning,
+}
+
+/// Why a shard could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The bus can't be used.
+    #[error("the bus can't be used: {0}")]
+    Bus(#[from] infrachat_bus::BusError),
+    /// The configuration contradicts itself.
+    #[error("region {0} has no store among the configured ones")]
+    NoStore(Region),
+}
+
+/// A shard that listens.
+#[derive(Debug)]
+pub struct Shard {
+    listener: Listener,
+    parts: Arc<Parts>,
+}
+
+impl Shard {
+    /// Binds the port and checks what it depends on.
+    ///
+    /// # Errors
+    /// When the port can't be had, or the configuration or the bus can't be used.
+    pub async fn bind(config: ShardConfig, dependencies: Dependencies) -> Result<Self, StartError> {
+        let Dependencies {
+            stores,
+            bus,
+            presence,
+            verifier,
+        } = dependencies;
+        let store = stores
+            .get(&config.region)
+            .cloned()
+            .ok_or_else(|| StartError::NoStore(config.region.clone()))?;
+        let listener = Listener::bind(&config.listen).await?;
+        let endpoint = config
+            .advertise
+            .unwrap_or_else(|| listener.address().to_string());
+        let others = stores.keys().filter(|region| **region != config.region);
+        let regions = std::iter::once(&config.region)
+            .chain(others)
+            .cloned()
+            .collect();
+        let parts = Arc::new(Parts {
+            region: config.region,
+            regions,
+            shard: config.shard,
+            incarnation: OriginId::random(),
+            endpoint,
+            store,
+            stores,
+            bus,
+            presence,
+            verifier,
+            sessions: Arc::new(Sessions::new(config.tuning.max_sessions)),
+            access: Access::default(),
+            seats: SeatBook::default(),
+            partitions: Partitions::default(),
+            tuning: config.tuning,
+            partition_count: config.partitions,
+            clock: Clock::default(),
+            tasks: TaskTracker::new(),
+        });
+        if config.create_topics {
+            create_topics(&parts).await?;
+        }
+        Ok(Self { listener, parts })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Serves until `stop`; then gives its partitions back, sends its sessions away, and waits for
+    /// them for as long as the tuning says.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
+        let Self { listener, parts } = self;
+        let sessions = TaskTracker::new();
+        let background = TaskTracker::new();
+        let end = CancellationToken::new();
+        background.spawn(
+            end.clone()
+                .run_until_cancelled_owned(presence::maintain(Arc::clone(&parts))),
+        );
+        for source in parts.stores.keys() {
+            let follow = control::follow(Arc::clone(&parts), source.clone());
+            background.spawn(end.clone().run_until_cancelled_owned(follow));
+        }
+        let owning = background.spawn(ownership::run(Arc::clone(&parts), stop.clone()));
+        let chat = Chat {
+            parts: Arc::clone(&parts),
+            sessions: sessions.clone(),
+        };
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<ChatServiceServer<Chat>>().await;
+        let mut routes =
+            tonic::service::Routes::new(ChatServiceServer::new(chat)).add_service(health_service);
+        let healthz = axum::routing::get(async || "ok\n");
+        *routes.axum_router_mut() =
+            std::mem::take(routes.axum_router_mut()).route("/healthz", healthz);
+        let closed = CancellationToken::new();
+        let serving = listener.serve(routes, ServeSettings::default(), closed.clone());
+        let drain = async {
+            stop.cancelled().await;
+            health.set_not_serving::<ChatServiceServer<Chat>>().await;
+            drain(&parts, owning, &sessions).await;
+            closed.cancel();
+        };
+        let (served, ()) = tokio::join!(serving, drain);
+        end.cancel();
+        background.close();
+        background.wait().await;
+        served
+    }
+}
+
+/// Sends everyone away, and closes those who stay.
+async fn drain(parts: &Parts, owning: tokio::task::JoinHandle<()>, sessions: &TaskTracker) {
+    let grace = parts.tuning.drain;
+    parts.sessions.go_away(grace / 2);
+    if let Err(err) = owning.await {
+        tracing::error!(%err, "giving partitions back failed");
+    }
+    sessions.close();
+    if tokio::time::timeout(grace, sessions.wait()).await.is_err() {
+        parts.sessions.close_all(
+            CloseCode::ShuttingDown,
+            "the shard stops: connect to another",
+        );
+        if tokio::time::timeout(Duration::from_secs(3), sessions.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = sessions.len(),
+                ?grace,
+                "sessions were still open at the end of the drain"
+            );
+        }
+    }
+    parts.tasks.close();
+    drop(tokio::time::timeout(Duration::from_secs(2), parts.tasks.wait()).await);
+}
+
+async fn create_topics(parts: &Parts) -> Result<(), infrachat_bus::BusError> {
+    let topic = |region: &Region, name: String| Topic {
+        region: region.to_string(),
+        name,
+    };
+    for source in parts.stores.keys() {
+        for number in 0..parts.partition_count.get() {
+            let topic = topic(source, infrachat_routing::messages_topic(number));
+            parts
+                .bus
+                .ensure(&Subscription {
+                    topic,
+                    group: parts.region.to_string(),
+                })
+                .await?;
+        }
+        let topic = topic(source, infrachat_routing::CONTROL_TOPIC.to_owned());
+        parts
+            .bus
+            .ensure(&Subscription {
+                topic,
+                group: parts.shard.to_string(),
+            })
+            .await?;
+    }
+    let topic = topic(
+        &parts.region,
+        infrachat_routing::DEAD_LETTER_TOPIC.to_owned(),
+    );
+    parts
+        .bus
+        .ensure(&Subscription {
+            topic,
+            group: "operators".to_owned(),
+        })
+        .await
+}

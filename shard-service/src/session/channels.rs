@@ -1,0 +1,282 @@
+//! The channels that a session reads: joining, reading on, leaving.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use infrachat_presence::Seat;
+use infrachat_proto::{
+    Refusal,
+    chat::v1::{self as chat, server_event::Kind},
+};
+use infrachat_types::{ChannelName, CloseCode, ErrorCode, SlowReaderPolicy};
+
+use super::{
+    Session,
+    catch_up::{self, Replay},
+    frames::channel_name,
+};
+use crate::{
+    channel::{Channel, Reader},
+    log::{Cursor, Read},
+    partition::Partition,
+    presence::{self, Roster},
+};
+
+/// Wait before a channel that moves is looked for again.
+const MOVING: Duration = Duration::from_millis(200);
+
+/// A session's seat in a channel.
+#[derive(Debug)]
+pub(super) struct Seated {
+    pub(super) channel: Arc<Channel>,
+    pub(super) partition: Arc<Partition>,
+    reader: Arc<Reader>,
+    cursor: Cursor,
+    policy: SlowReaderPolicy,
+    /// Read from history first.
+    replay: Option<Replay>,
+    seat: Seat,
+}
+
+impl Session {
+    /// The session's seat in a channel that it names.
+    pub(super) fn seated(&self, name: &str) -> Result<&Seated, Refusal> {
+        let channel = channel_name(name)?;
+        let seated = self
+            .numbers
+            .get(&channel)
+            .and_then(|number| self.channels.get(number));
+        seated.ok_or_else(|| Refusal::new(ErrorCode::NotJoined, format!("join {name} first")))
+    }
+
+    pub(super) async fn join(&mut self, join: chat::Join) {
+        let name = join.channel.clone();
+        if let Err(refusal) = self.try_join(join).await {
+            self.refuse(refusal, &name);
+        }
+    }
+
+    async fn try_join(&mut self, join: chat::Join) -> Result<(), Refusal> {
+        let name = channel_name(&join.channel)?;
+        let most = self.parts.tuning.max_channels;
+        if self.channels.len() >= most && !self.numbers.contains_key(&name) {
+            let text = format!("a session may join {most} channels: leave some first");
+            return Err(Refusal::new(ErrorCode::TooManyChannels, text));
+        }
+        let record = self
+            .parts
+            .access
+            .check(&name, &self.user, (&self.parts.region, &self.parts.stores))
+            .await?;
+        let number = infrachat_routing::partition_of(name.as_str(), self.parts.partition_count);
+        let Some(partition) = self.parts.partitions.get(number) else {
+            self.redirect(&name, number, "another shard serves the channel");
+            return Ok(());
+        };
+        let channel = partition.channel(&name).await.map_err(|err| {
+            let text = format!("the channel can't be loaded at the moment ({err}): try again");
+            Refusal::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1))
+        })?;
+        self.give_up_seat(&name);
+        let policy = match join.slow_reader() {
+            chat::SlowReaderPolicy::Disconnect => SlowReaderPolicy::Disconnect,
+            chat::SlowReaderPolicy::DropOldest => SlowReaderPolicy::DropOldest,
+            chat::SlowReaderPolicy::Unspecified => record.channel.slow_reader,
+        };
+        // Woken from here on, so that nothing appended after the cursor was chosen is overlooked.
+        let reader = Reader::new(Arc::clone(&self.ear), self.next_number);
+        channel.add_reader(Arc::clone(&reader));
+        let start = catch_up::start(&self.parts, &channel, &join);
+        let seat = Seat {
+            user: self.user.clone(),
+            region: self.parts.region.clone(),
+            session: self.id.clone(),
+        };
+        let roster = presence::arrive(&self.parts, &partition, &channel, &seat).await;
+        self.say(Kind::Joined(joined(&name, number, &join, &start, roster)));
+        if let Some(gap) = start.gap {
+            self.say(Kind::Gap(gap));
+        }
+        reader.wake();
+        self.numbers.insert(name, self.next_number);
+        let seated = Seated {
+            channel,
+            partition,
+            reader,
+            cursor: start.cursor,
+            policy,
+            replay: start.replay,
+            seat,
+        };
+        self.channels.insert(self.next_number, seated);
+        self.next_number += 1;
+        Ok(())
+    }
+
+    fn redirect(&mut self, name: &ChannelName, partition: u32, reason: &str) {
+        let endpoint = self
+            .parts
+            .partitions
+            .endpoint(partition)
+            .unwrap_or_default();
+        let wait = if endpoint.is_empty() {
+            MOVING
+        } else {
+            Duration::ZERO
+        };
+        self.say(Kind::Redirect(chat::Redirect {
+            channel: name.to_string(),
+            endpoint,
+            reason: reason.to_owned(),
+            retry_after_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX),
+        }));
+    }
+
+    pub(super) fn leave(&mut self, name: &str) {
+        match channel_name(name) {
+            Ok(channel) => {
+                self.give_up_seat(&channel);
+                let (code, reason) = (String::new(), String::new());
+                self.say(Kind::Left(chat::Left {
+                    channel: name.to_owned(),
+                    code,
+                    reason,
+                }));
+            }
+            Err(refusal) => self.refuse(refusal, name),
+        }
+    }
+
+    /// Gives every seat up.
+    pub(super) fn leave_all(&mut self) {
+        let names: Vec<_> = self.numbers.keys().cloned().collect();
+        names.iter().for_each(|name| self.give_up_seat(name));
+    }
+
+    fn give_up_seat(&mut self, name: &ChannelName) {
+        let Some(seated) = self
+            .numbers
+            .remove(name)
+            .and_then(|number| self.channels.remove(&number))
+        else {
+            return;
+        };
+        seated.channel.remove_reader(&seated.reader);
+        let parts = Arc::clone(&self.parts);
+        // Off the session's way: it may be ending, and presence may be slow.
+        self.parts.tasks.spawn(async move {
+            presence::depart(&parts, &seated.partition, &seated.channel, &seated.seat).await;
+        });
+    }
+
+    /// Reads on in a channel that has something to read.
+    pub(super) async fn read_channel(&mut self, number: u64, budget: usize, out: &mut Vec<Bytes>) {
+        // Left in the meantime.
+        let Some(seated) = self.channels.get_mut(&number) else {
+            return;
+        };
+        seated.reader.about_to_read();
+        if !seated.partition.is_open() {
+            let name = seated.channel.name.clone();
+            let partition = seated.partition.number;
+            self.give_up_seat(&name);
+            self.redirect(&name, partition, "the channel moved to another shard");
+            return;
+        }
+        if let Some(replay) = &mut seated.replay {
+            match catch_up::step(&self.parts, &seated.channel, replay, &seated.cursor).await {
+                Ok(step) => {
+                    out.extend(step.entries);
+                    if let Some(cursor) = step.live {
+                        seated.cursor = cursor;
+                        seated.replay = None;
+                    }
+                    seated.reader.wake();
+                }
+                Err(err) => {
+                    tracing::warn!(session = %self.id, %err, "history can't be read; trying again");
+                    let reader = Arc::clone(&seated.reader);
+                    self.parts.tasks.spawn(async move {
+                        tokio::time::sleep(MOVING).await;
+                        reader.wake();
+                    });
+                }
+            }
+            return;
+        }
+        let threshold = self.parts.tuning.slow_reader_pending;
+        match seated
+            .channel
+            .read(&mut seated.cursor, &self.id, threshold, budget, out)
+        {
+            Read::Drained => {}
+            Read::More => seated.reader.wake(),
+            Read::Slow => self.slow(number, out).await,
+        }
+    }
+
+    /// The reader is too far behind in a channel.
+    async fn slow(&mut self, number: u64, out: &mut Vec<Bytes>) {
+        let Some(seated) = self.channels.get_mut(&number) else {
+            return;
+        };
+        let name = seated.channel.name.clone();
+        if seated.policy == SlowReaderPolicy::Disconnect {
+            let reason =
+                format!("{name} was read too slowly: reconnect and join with the last position");
+            return self.close((CloseCode::SlowConsumer, reason));
+        }
+        let keep = usize::try_from(self.parts.tuning.slow_reader_pending / 2).unwrap_or(usize::MAX);
+        let skipped = seated.channel.skip_ahead(&mut seated.cursor, keep);
+        seated.reader.wake();
+        tracing::debug!(session = %self.id, channel = %name, missed = skipped.missed, "a slow reader skipped ahead");
+        out.push(infrachat_proto::event_entry(Kind::Gap(chat::Gap {
+            channel: name.to_string(),
+            from: skipped.from,
+            to: skipped.to,
+            missed: skipped.missed,
+            code: "slow_reader".to_owned(),
+            reason:
+                "messages came faster than they were read: read the missed ones with GetHistory"
+                    .to_owned(),
+        })));
+        // Comings and goings may have been skipped as well.
+        let roster = presence::roster(&self.parts, &name).await;
+        out.push(infrachat_proto::event_entry(Kind::Presence(
+            chat::Presence {
+                channel: name.to_string(),
+                came: roster
+                    .present
+                    .into_iter()
+                    .map(|member| member.user)
+                    .collect(),
+                went: Vec::new(),
+                present_count: u32::try_from(roster.count).unwrap_or(u32::MAX),
+                snapshot: true,
+            },
+        )));
+    }
+}
+
+fn joined(
+    name: &ChannelName,
+    partition: u32,
+    join: &chat::Join,
+    start: &catch_up::Start,
+    roster: Roster,
+) -> chat::Joined {
+    let replayed = start.replay.is_some() && start.gap.is_none();
+    chat::Joined {
+        channel: name.to_string(),
+        position: if replayed {
+            join.position.clone()
+        } else {
+            start.cursor.position.clone()
+        },
+        recovered: start.gap.is_none(),
+        present: roster.present,
+        present_count: u32::try_from(roster.count).unwrap_or(u32::MAX),
+        presence_stale: roster.stale,
+        partition,
+    }
+}

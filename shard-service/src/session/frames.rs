@@ -1,0 +1,188 @@
+//! What a client sends, one frame at a time, and what the shard tells the session.
+
+use bytes::Bytes;
+use infrachat_proto::{
+    Refusal,
+    bus::v1 as bus,
+    chat::v1::{self as chat, client_frame, server_event::Kind},
+};
+use infrachat_types::{ChannelName, ErrorCode};
+use tokio::time::Instant;
+
+use super::{Note, Session, handshake};
+use crate::{
+    ingest::{self, Sender, Taken},
+    publish::{Content, Outgoing},
+};
+
+impl Session {
+    /// Handles one frame.
+    pub(super) async fn heard(&mut self, frame: Bytes) {
+        self.last_heard = Instant::now();
+        let frame = match handshake::decode(frame) {
+            Ok(frame) => frame,
+            Err(closing) => return self.close(closing),
+        };
+        match frame.kind {
+            Some(client_frame::Kind::Ping(ping)) => {
+                self.say(Kind::Pong(chat::Pong { nonce: ping.nonce }))
+            }
+            Some(client_frame::Kind::Publish(publish)) => self.publish(publish).await,
+            Some(client_frame::Kind::Join(join)) => self.join(join).await,
+            Some(client_frame::Kind::Leave(leave)) => self.leave(&leave.channel),
+            Some(client_frame::Kind::SetTyping(typing)) => self.typing(&typing.channel),
+            Some(client_frame::Kind::Reauthenticate(renewal)) => self.reauthenticate(renewal).await,
+            Some(client_frame::Kind::Hello(_)) => {
+                self.refuse(
+                    Refusal::new(
+                        ErrorCode::AlreadyOpen,
+                        "Hello may come once, as the first frame",
+                    ),
+                    "",
+                );
+            }
+            None => {
+                let text = "the frame has no kind that this shard knows: is the client newer than the shard?";
+                self.refuse(Refusal::new(ErrorCode::UnknownFrame, text), "");
+            }
+        }
+    }
+
+    /// Answers a frame with an error.
+    pub(super) fn refuse(&mut self, refusal: Refusal, channel: &str) {
+        self.say(refusal.into_event(channel, Bytes::new()));
+    }
+
+    async fn publish(&mut self, publish: chat::Publish) {
+        let (name, id) = (publish.channel.clone(), publish.client_message_id.clone());
+        match self.try_publish(publish).await {
+            Ok(Taken::OnItsWay) => self.in_flight += 1,
+            Ok(Taken::Duplicate(message)) => self.say(Kind::Ack(chat::Ack {
+                client_message_id: id,
+                channel: name,
+                message_id: message.message_id.to_string(),
+                duplicate: true,
+            })),
+            Err(refusal) => self.say(refusal.into_event(&name, id)),
+        }
+    }
+
+    async fn try_publish(&mut self, publish: chat::Publish) -> Result<Taken, Refusal> {
+        let most = self.parts.tuning.max_in_flight;
+        if self.in_flight >= most {
+            let text = format!("{most} messages wait for their Ack: wait for some of them");
+            return Err(Refusal::new(ErrorCode::TooManyInFlight, text));
+        }
+        let seated = self.seated(&publish.channel)?;
+        let (partition, channel) = (seated.partition.clone(), seated.channel.clone());
+        if let Err(early) = self.limiter.check() {
+            let wait = early.wait_time_from(governor::clock::Clock::now(self.limiter.clock()));
+            let text = format!(
+                "at most {} messages a second: slow down",
+                self.parts.tuning.publish_per_second
+            );
+            return Err(Refusal::new(ErrorCode::RateLimited, text).retry_after(wait));
+        }
+        let sender = Sender {
+            user: &self.user,
+            session: &self.id,
+            mailbox: &self.mailbox,
+        };
+        ingest::take(&self.parts, (&partition, &channel), sender, publish).await
+    }
+
+    fn typing(&mut self, name: &str) {
+        let seated = match self.seated(name) {
+            Ok(seated) => seated,
+            Err(refusal) => return self.refuse(refusal, name),
+        };
+        let (partition, channel) = (seated.partition.clone(), seated.channel.clone());
+        // Not worth an answer: typing is dropped under load.
+        if self.limiter.check().is_err() {
+            return;
+        }
+        let kind = bus::envelope::Kind::Typing(bus::TypingEvent {
+            user: self.user.to_string(),
+            session_id: self.id.to_string(),
+        });
+        drop(partition.publish(Outgoing {
+            channel,
+            content: Content::Passing(kind),
+        }));
+    }
+
+    async fn reauthenticate(&mut self, renewal: chat::Reauthenticate) {
+        let claims = match self.parts.verifier.verify(&renewal.access_token).await {
+            Ok(claims) => claims,
+            Err(err) => return self.refuse(Refusal::new(err.code(), err.to_string()), ""),
+        };
+        if claims.user != self.user {
+            let text = format!(
+                "the token is {}'s, and the session {}'s",
+                claims.user, self.user
+            );
+            return self.refuse(Refusal::new(ErrorCode::WrongSubject, text), "");
+        }
+        self.parts
+            .sessions
+            .renewed(&self.id, claims.family, claims.issued_at);
+        self.auth_expires_at = claims.expires_at;
+        self.say(Kind::Reauthenticated(chat::Reauthenticated {
+            auth_expires_at_ms: claims.expires_at,
+        }));
+    }
+
+    /// Tells the client what the rest of the shard has to say.
+    pub(super) fn note(&mut self, note: Note) {
+        let kind = match note {
+            Note::Acked {
+                channel,
+                client_message_id,
+                message_id,
+                duplicate,
+            } => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                Kind::Ack(chat::Ack {
+                    client_message_id: Bytes::copy_from_slice(client_message_id.as_bytes()),
+                    channel: channel.to_string(),
+                    message_id: message_id.to_string(),
+                    duplicate,
+                })
+            }
+            Note::Refused {
+                channel,
+                client_message_id,
+                refusal,
+            } => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                let id = Bytes::copy_from_slice(client_message_id.as_bytes());
+                refusal.into_event(channel.as_str(), id)
+            }
+            Note::Stable { channel, up_to } => Kind::Stable(chat::Stable {
+                channel: channel.to_string(),
+                up_to: up_to.to_string(),
+            }),
+            Note::Degraded {
+                part,
+                degraded,
+                reason,
+            } => Kind::Degraded(chat::Degraded {
+                part: part.to_owned(),
+                degraded,
+                reason: reason.to_owned(),
+            }),
+            Note::GoAway { reconnect_after } => Kind::GoAway(chat::GoAway {
+                reconnect_after_ms: u32::try_from(reconnect_after.as_millis()).unwrap_or(u32::MAX),
+                reason: "the shard stops: connect to another".to_owned(),
+                resume_endpoint: String::new(),
+            }),
+            Note::Close(code, reason) => return self.close((code, reason.to_owned())),
+        };
+        self.say(kind);
+    }
+}
+
+/// A channel's name from the wire.
+pub(super) fn channel_name(name: &str) -> Result<ChannelName, Refusal> {
+    ChannelName::new(name).map_err(|err| Refusal::new(ErrorCode::BadChannelName, err.to_string()))
+}
