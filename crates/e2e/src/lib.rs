@@ -1,1 +1,11 @@
-//! .
+//! What the end-to-end tests share: a stack on free ports, and clients that speak the wire protocol
+//! by hand.
+//!
+//! The tests are in `tests/`, one file a story. They talk to the services over real connections only.
+#![allow(clippy::expect_used, clippy::missing_panics_doc)]
+
+mod raw;
+mod stack;
+
+pub use raw::{RawSession, Received};
+pub use stack::{ASIA, TestStack, WEST, bearer, channel, user};
