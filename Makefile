@@ -1,0 +1,50 @@
+# InfraChat: `make help` lists what there is.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+SERVER ?= localhost:8001
+ARGS ?=
+# $(USER) is the login name unless it is given on the command line: make chat USER=alice
+CHAT_USER := $(shell echo '$(USER)' | tr 'A-Z' 'a-z')
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: run
+run: ## Build and start both regions in one process, on embedded parts (ARGS="--cross-region-delay 120ms")
+	@cargo build --package infrachat-local --package infrachat-client
+	@./target/debug/infrachat-local $(ARGS)
+
+.PHONY: chat
+chat: ## Open the terminal client: make chat USER=alice SERVER=localhost:8001
+	@cargo build --quiet --package infrachat-client
+	@./target/debug/infrachat --server $(SERVER) --user $(CHAT_USER) chat $(ARGS)
+
+.PHONY: test
+test: ## Run all tests, after installing what they need
+	cargo test --workspace
+
+.PHONY: format
+format: ## Format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## Check formatting, lints and documentation, with warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --quiet
+
+.PHONY: deny
+deny: ## Check licences, sources, duplicates and who may use which driver (installs cargo-deny once)
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny --all-features check bans licenses sources
+
+.PHONY: ci
+ci: ## Run what CI runs
+	.ci/run
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
