@@ -11,6 +11,8 @@ use infrachat_proto::Refusal;
 use infrachat_types::{ChannelName, ErrorCode, Region, UserName, Visibility};
 use tokio::time::Instant;
 
+use crate::parts::in_time;
+
 /// How long a record is taken as it was read; a control event drops it earlier.
 const FRESH: Duration = Duration::from_secs(30);
 /// Records kept.
@@ -32,7 +34,7 @@ impl Access {
     ) -> Result<Arc<ChannelRecord>, Refusal> {
         let record = match self.fresh(name) {
             Some(record) => record,
-            None => match read(name, region, stores).await {
+            None => match in_time(read(name, region, stores)).await {
                 Ok(Some(record)) => self.keep(name, record),
                 Ok(None) => {
                     let text = format!("there is no channel {name}: create it first");

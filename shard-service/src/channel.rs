@@ -1,11 +1,8 @@
 //! One channel on the shard that owns its partition: its log, who reads it, and what it has seen.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -17,12 +14,13 @@ use infrachat_types::{
     ChannelName, ClientMessageId, Epoch, Message, MessageId, Offset, OriginId, Position, Region,
     RegionTag, SessionId, UserName,
 };
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::{
     dedupe::DuplicateWindow,
     history::HistoryQueue,
     log::{Cursor, Entry, Place, Read, Ring, RingLimits, Skipped},
+    reader::Reader,
     refused::Refused,
     session::Mailbox,
 };
@@ -66,6 +64,7 @@ struct Inner {
     origin: Origin,
     refused: Refused,
     presence: PresenceChanges,
+    idle_since: Option<Instant>,
 }
 
 /// The channel's publisher: its numbers are dense.
@@ -128,8 +127,6 @@ pub(crate) enum Known {
         message_id: MessageId,
         /// Under the same body.
         same_body: bool,
-        /// History has it.
-        stable: bool,
     },
 }
 
@@ -186,6 +183,7 @@ impl Channel {
             },
             refused: Refused::default(),
             presence: PresenceChanges::default(),
+            idle_since: None,
         };
         for entry in tail.iter().skip(usize::from(!complete)) {
             inner.take_in(&name, &region, &entry.message, (entry.epoch, entry.offset));
@@ -225,7 +223,11 @@ impl Channel {
         let mut inner = self.lock();
         if let Some(seen) = inner.window.get(&message.sender, message.client_message_id) {
             let same_body = seen.same_body(&message.body);
-            if let Some(delivery) = delivery {
+            if same_body && message.message_id < seen.message_id {
+                // The smaller id wins, in every region.
+                inner.window.correct(&message);
+                self.write(message, seen.place, (origin, origin_seq), delivery);
+            } else if let Some(delivery) = delivery {
                 inner.settle(seen.place, delivery);
             }
             return Appended::Duplicate {
@@ -237,20 +239,28 @@ impl Channel {
         inner.next_offset = offset.next();
         let place = (self.epoch, offset);
         inner.take_in(&self.name, &self.region, &message, place);
-        if let Some(delivery) = delivery {
-            inner.parked.entry(place).or_default().push(delivery);
-        }
+        self.write(message, place, (origin, origin_seq), delivery);
+        drop(inner);
+        self.wake();
+        Appended::New
+    }
+
+    /// Queues a message for history; the delivery that brought it is acknowledged afterwards.
+    pub(crate) fn write(
+        self: &Arc<Self>,
+        message: Message,
+        (epoch, offset): Place,
+        (origin, origin_seq): (OriginId, u64),
+        delivery: Option<Delivery>,
+    ) {
         let entry = HistoryEntry {
             message,
-            epoch: self.epoch,
+            epoch,
             offset,
             origin,
             origin_seq,
         };
-        self.history.push(Arc::clone(self), entry);
-        drop(inner);
-        self.wake();
-        Appended::New
+        self.history.push(Arc::clone(self), entry, delivery);
     }
 
     /// Appends an event that is neither numbered nor kept: presence, typing.
@@ -276,7 +286,6 @@ impl Channel {
             Some(seen) => Known::Yes {
                 message_id: seen.message_id,
                 same_body: seen.same_body(&message.body),
-                stable: seen.place <= inner.stable,
             },
             None if retry || inner.window.may_have_forgotten(message.message_id) => {
                 Known::AskHistory
@@ -298,6 +307,15 @@ impl Channel {
             mailbox.stable(&self.name, message_id);
         }
         deliveries
+    }
+
+    /// Tells a sender that history has its message, if it has.
+    pub(crate) fn tell_if_stable(&self, message: &Message, mailbox: &Mailbox) {
+        let inner = self.lock();
+        let seen = inner.window.get(&message.sender, message.client_message_id);
+        if let Some(seen) = seen.filter(|seen| seen.place <= inner.stable) {
+            mailbox.stable(&self.name, seen.message_id);
+        }
     }
 
     /// Tells a sender once history has a message that it sent a second time.
@@ -342,28 +360,26 @@ impl Channel {
     /// Whether what the sender said before was not refused; otherwise this is refused as well.
     pub(crate) fn may_pass(&self, message: &Message, after: Option<ClientMessageId>) -> bool {
         let refused = &mut self.lock().refused;
-        let held_back = after.is_some_and(|after| refused.contains(&message.sender, after));
+        let (sender, id) = (&message.sender, message.client_message_id);
+        let held_back = after.is_some_and(|after| refused.contains(sender, after));
         if held_back {
-            refused.insert(message);
+            refused.insert(sender, id);
         } else {
-            refused.came_again(message);
+            refused.came_again(sender, id);
         }
         !held_back
     }
 
-    /// Whether this message of the sender was refused, and has not come again.
-    pub(crate) fn is_refused(&self, message: &Message, id: ClientMessageId) -> bool {
-        self.lock().refused.contains(&message.sender, id)
+    /// A message was given up or not taken: what its sender says after it stays behind it.
+    pub(crate) fn refuse(&self, sender: &UserName, id: ClientMessageId) {
+        self.lock().refused.insert(sender, id);
     }
 
     /// A message that may have been given up has been accepted after all.
     pub(crate) fn came_again(&self, message: &Message) {
-        self.lock().refused.came_again(message);
-    }
-
-    /// A message was given up.
-    pub(crate) fn refuse(&self, message: &Message) {
-        self.lock().refused.insert(message);
+        self.lock()
+            .refused
+            .came_again(&message.sender, message.client_message_id);
     }
 
     /// Says that users came or went, together with other changes of the next moment.
@@ -452,11 +468,18 @@ impl Channel {
             .retain(|other| !Arc::ptr_eq(other, reader));
     }
 
-    /// Nobody reads, and nothing waits: it can be forgotten, and loaded again from history.
-    pub(crate) fn is_idle(&self) -> bool {
-        let inner = self.lock();
+    /// Since when nobody reads and nothing waits, so that it can be forgotten and loaded again from
+    /// history; none if it is in use. Counts from the first call that finds it idle.
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
+        let mut inner = self.lock();
         let newest = (self.epoch, Offset(inner.next_offset.0 - 1));
-        self.lock_readers().is_empty() && inner.parked.is_empty() && newest <= inner.stable
+        let idle =
+            self.lock_readers().is_empty() && inner.parked.is_empty() && newest <= inner.stable;
+        if !idle {
+            inner.idle_since = None;
+            return None;
+        }
+        Some(inner.idle_since.get_or_insert_with(Instant::now).elapsed())
     }
 
     fn lock_readers(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
@@ -522,65 +545,4 @@ fn split_up_to<T>(map: &mut BTreeMap<Place, Vec<T>>, place: Place) -> Vec<T> {
         .into_values()
         .flatten()
         .collect()
-}
-
-/// A session's ear: which of its channels have something to read.
-#[derive(Debug, Default)]
-pub(crate) struct Ear {
-    ready: Mutex<VecDeque<u64>>,
-    notify: Notify,
-}
-
-impl Ear {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
-        self.ready
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// The next channel to read, by the session's own number for it.
-    pub(crate) fn take(&self) -> Option<u64> {
-        self.lock().pop_front()
-    }
-
-    /// Whether anything is ready.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    /// Waits until something may be ready.
-    pub(crate) async fn heard(&self) {
-        self.notify.notified().await;
-    }
-}
-
-/// One session reading one channel.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    ear: Arc<Ear>,
-    number: u64,
-    queued: AtomicBool,
-}
-
-impl Reader {
-    pub(crate) fn new(ear: Arc<Ear>, number: u64) -> Arc<Self> {
-        Arc::new(Self {
-            ear,
-            number,
-            queued: AtomicBool::new(false),
-        })
-    }
-
-    /// Only the sleeping are woken: one that is queued will look anyway.
-    pub(crate) fn wake(&self) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
-            self.ear.lock().push_back(self.number);
-            self.ear.notify.notify_one();
-        }
-    }
-
-    /// To be called before reading, so that what is appended meanwhile queues it again.
-    pub(crate) fn about_to_read(&self) {
-        self.queued.store(false, Ordering::Release);
-    }
 }

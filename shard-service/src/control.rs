@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use infrachat_bus::{ConsumeLimits, Delivery, Subscription, Topic};
+use infrachat_identity::Revocation;
 use infrachat_proto::bus::v1::{ControlEvent, control_event::Kind};
 use infrachat_types::{ChannelName, Region, TokenFamilyId, UserName};
 use prost::Message as _;
@@ -29,7 +30,7 @@ pub(crate) async fn follow(parts: Arc<Parts>, source: Region) {
         {
             Ok(mut consumer) => {
                 while let Some(delivery) = consumer.next().await {
-                    apply(&parts, delivery);
+                    apply(&parts, delivery).await;
                 }
             }
             Err(err) => {
@@ -40,7 +41,7 @@ pub(crate) async fn follow(parts: Arc<Parts>, source: Region) {
     }
 }
 
-fn apply(parts: &Parts, delivery: Delivery) {
+async fn apply(parts: &Parts, delivery: Delivery) {
     match ControlEvent::decode(delivery.event.payload.clone()) {
         Ok(ControlEvent {
             kind: Some(Kind::Revoked(revoked)),
@@ -49,6 +50,13 @@ fn apply(parts: &Parts, delivery: Delivery) {
             let family = (!revoked.family_id.is_empty())
                 .then(|| TokenFamilyId::from_text(&revoked.family_id));
             if let Ok(user) = UserName::new(&revoked.user) {
+                let revocation = Revocation {
+                    user: user.clone(),
+                    family: family.clone(),
+                    issued_until: revoked.issued_until_ms,
+                    forget_after: revoked.forget_after_ms,
+                };
+                parts.callers.revoke(revocation).await;
                 let closed = parts
                     .sessions
                     .revoke(&user, family.as_ref(), revoked.issued_until_ms);

@@ -63,6 +63,14 @@ impl DuplicateWindow {
         message_id.millis() <= self.forgotten_until
     }
 
+    /// Another copy of a message that is in the window has a smaller id.
+    pub(crate) fn correct(&mut self, copy: &Message) {
+        let key = (copy.sender.clone(), copy.client_message_id);
+        if let Some(seen) = self.seen.get_mut(&key) {
+            seen.message_id = seen.message_id.min(copy.message_id);
+        }
+    }
+
     pub(crate) fn insert(&mut self, message: &Message, place: (Epoch, Offset)) {
         let key = (message.sender.clone(), message.client_message_id);
         let seen = Seen {

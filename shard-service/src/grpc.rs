@@ -52,8 +52,7 @@ impl Chat {
                 let text = "send the access token as `authorization: Bearer <token>`";
                 Refusal::new(ErrorCode::Unauthenticated, text)
             })?;
-        let verified = self.parts.verifier.verify(token).await;
-        verified.map_err(|err| Refusal::new(err.code(), err.to_string()))
+        self.parts.callers.check(token).await
     }
 
     /// The channel, if the caller may be in it.

@@ -9,23 +9,48 @@ use std::{
     time::Duration,
 };
 
+use infrachat_bus::Delivery;
 use infrachat_metadata::{HistoryEntry, Metadata, MetadataError};
 use infrachat_types::{ChannelName, Epoch, MessageId, SessionId};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{channel::Channel, log::Place, registry::Sessions};
+use crate::{channel::Channel, log::Place, parts::in_time, registry::Sessions};
 
 /// Most messages written in one transaction.
 const BATCH: usize = 200;
 /// Wait between attempts while the store is away.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// A message on its way to history, with the delivery that brought it.
+#[derive(Debug)]
+struct Queued {
+    channel: Arc<Channel>,
+    entry: HistoryEntry,
+    delivery: Option<Delivery>,
+}
+
+/// Bytes of bodies that wait for history, in all partitions of a shard.
+#[derive(Debug)]
+pub(crate) struct HistoryBudget {
+    waiting: AtomicUsize,
+    limit: usize,
+}
+
+impl HistoryBudget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            limit,
+        }
+    }
+}
+
 /// A partition's way to its history writer. Sending never waits: the backlog is bounded by asking
 /// [`HistoryQueue::has_room`] before taking anything new in.
 #[derive(Debug, Clone)]
 pub(crate) struct HistoryQueue {
-    sender: mpsc::UnboundedSender<(Arc<Channel>, HistoryEntry)>,
+    sender: mpsc::UnboundedSender<Queued>,
     backlog: Arc<Backlog>,
 }
 
@@ -33,21 +58,54 @@ pub(crate) struct HistoryQueue {
 struct Backlog {
     waiting: AtomicUsize,
     limit: usize,
+    budget: Arc<HistoryBudget>,
     drained: Notify,
+}
+
+impl Backlog {
+    fn add(&self, entry: &HistoryEntry) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.budget
+            .waiting
+            .fetch_add(entry.message.body.len(), Ordering::AcqRel);
+    }
+
+    fn remove<'a>(&self, entries: impl IntoIterator<Item = &'a HistoryEntry>) {
+        for entry in entries {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.budget
+                .waiting
+                .fetch_sub(entry.message.body.len(), Ordering::AcqRel);
+        }
+        self.drained.notify_waiters();
+    }
 }
 
 impl HistoryQueue {
     /// Hands over an appended message. Called under the channel's lock, so that the order is the
     /// log's.
-    pub(crate) fn push(&self, channel: Arc<Channel>, entry: HistoryEntry) {
-        self.backlog.waiting.fetch_add(1, Ordering::AcqRel);
-        // The writer outlives the partition's use; after that, nobody waits for history here.
-        drop(self.sender.send((channel, entry)));
+    pub(crate) fn push(
+        &self,
+        channel: Arc<Channel>,
+        entry: HistoryEntry,
+        delivery: Option<Delivery>,
+    ) {
+        self.backlog.add(&entry);
+        if let Err(returned) = self.sender.send(Queued {
+            channel,
+            entry,
+            delivery,
+        }) {
+            // The partition is no longer served; the bus delivers it to the next owner.
+            self.backlog.remove([&returned.0.entry]);
+        }
     }
 
     /// Whether more may be taken in.
     pub(crate) fn has_room(&self) -> bool {
-        self.backlog.waiting.load(Ordering::Acquire) < self.backlog.limit
+        let backlog = &self.backlog;
+        backlog.waiting.load(Ordering::Acquire) < backlog.limit
+            && backlog.budget.waiting.load(Ordering::Acquire) < backlog.budget.limit
     }
 
     /// Waits until more may be taken in.
@@ -57,7 +115,8 @@ impl HistoryQueue {
             if self.has_room() {
                 return;
             }
-            drained.await;
+            // Other partitions share the budget, and don't notify this one.
+            drop(tokio::time::timeout(RETRY, drained).await);
         }
     }
 
@@ -82,7 +141,7 @@ pub(crate) struct HistoryWriter {
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled by the writer when the partition turns out to be somebody else's.
     pub(crate) stop: CancellationToken,
-    receiver: mpsc::UnboundedReceiver<(Arc<Channel>, HistoryEntry)>,
+    receiver: mpsc::UnboundedReceiver<Queued>,
     backlog: Arc<Backlog>,
 }
 
@@ -90,7 +149,7 @@ impl HistoryWriter {
     /// A writer, and the way to it.
     pub(crate) fn new(
         (partition, epoch): (u32, Epoch),
-        limit: usize,
+        (limit, budget): (usize, Arc<HistoryBudget>),
         store: Arc<dyn Metadata>,
         sessions: Arc<Sessions>,
         stop: CancellationToken,
@@ -99,6 +158,7 @@ impl HistoryWriter {
         let backlog = Arc::new(Backlog {
             waiting: AtomicUsize::new(0),
             limit,
+            budget,
             drained: Notify::new(),
         });
         let queue = HistoryQueue {
@@ -119,46 +179,46 @@ impl HistoryWriter {
         )
     }
 
-    /// Writes until stopped.
+    /// Writes until stopped. What is left goes back to the bus.
     pub(crate) async fn run(mut self) {
         let stop = self.stop.clone();
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.write_all() => {}
+        stop.run_until_cancelled(self.write_all()).await;
+        self.receiver.close();
+        while let Ok(left) = self.receiver.try_recv() {
+            self.backlog.remove([&left.entry]);
         }
     }
 
     async fn write_all(&mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.receiver.recv_many(&mut batch, BATCH).await > 0 {
-            let (channels, entries): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-            if !self.write(&entries).await {
+            let mut channels = Vec::with_capacity(batch.len());
+            let mut entries = Vec::with_capacity(batch.len());
+            for queued in batch.drain(..) {
+                channels.push((queued.channel, queued.delivery));
+                entries.push(queued.entry);
+            }
+            // Also when this is cancelled in the middle of a write.
+            let entries = Waiting {
+                entries,
+                backlog: Arc::clone(&self.backlog),
+            };
+            if !self.write(&entries.entries).await {
                 return;
             }
-            self.report(&channels, entries);
-            self.backlog
-                .waiting
-                .fetch_sub(channels.len(), Ordering::AcqRel);
-            self.backlog.drained.notify_waiters();
+            self.report(channels, &entries.entries);
         }
     }
 
     /// Answers whether the partition is still ours.
     async fn write(&self, entries: &[HistoryEntry]) -> bool {
-        let mut degraded = false;
+        let mut degraded = None;
         loop {
-            match self
+            let written = self
                 .store
-                .append_history(self.partition, self.epoch, entries)
-                .await
-            {
-                Ok(()) => {
-                    if degraded {
-                        self.sessions
-                            .degraded("history", false, "history is written again");
-                    }
-                    return true;
-                }
+                .append_history(self.partition, self.epoch, entries);
+            match in_time(written).await {
+                Ok(()) => return true,
                 Err(err @ MetadataError::Fenced { .. }) => {
                     tracing::warn!(partition = self.partition, epoch = %self.epoch, %err, "lost a partition");
                     self.stop.cancel();
@@ -166,13 +226,7 @@ impl HistoryWriter {
                 }
                 Err(err) => {
                     tracing::warn!(partition = self.partition, %err, waiting = entries.len(), "history waits");
-                    if !std::mem::replace(&mut degraded, true) {
-                        self.sessions.degraded(
-                            "history",
-                            true,
-                            "history can't be written at the moment",
-                        );
-                    }
+                    degraded.get_or_insert_with(|| Sessions::degrade(&self.sessions, "history"));
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -180,22 +234,41 @@ impl HistoryWriter {
     }
 
     /// Acknowledges to the bus what history has, and tells senders.
-    fn report(&self, channels: &[Arc<Channel>], entries: Vec<HistoryEntry>) {
-        let mut newest: HashMap<*const Channel, (&Arc<Channel>, Place)> = HashMap::new();
-        let mut stable: HashMap<(SessionId, ChannelName), MessageId> = HashMap::new();
-        for (channel, entry) in channels.iter().zip(entries) {
-            newest.insert(Arc::as_ptr(channel), (channel, (entry.epoch, entry.offset)));
-            let message = entry.message;
-            stable.insert((message.session_id, message.channel), message.message_id);
+    fn report(&self, channels: Vec<(Arc<Channel>, Option<Delivery>)>, entries: &[HistoryEntry]) {
+        let mut newest: HashMap<*const Channel, (Arc<Channel>, Place)> = HashMap::new();
+        let mut stable: HashMap<(&SessionId, &ChannelName), MessageId> = HashMap::new();
+        for ((channel, delivery), entry) in channels.into_iter().zip(entries) {
+            let place = (entry.epoch, entry.offset);
+            let found = newest
+                .entry(Arc::as_ptr(&channel))
+                .or_insert((channel, place));
+            found.1 = found.1.max(place);
+            let message = &entry.message;
+            stable.insert((&message.session_id, &message.channel), message.message_id);
+            if let Some(delivery) = delivery {
+                delivery.ack();
+            }
         }
         for (channel, place) in newest.into_values() {
             channel
                 .history_has(place)
                 .into_iter()
-                .for_each(infrachat_bus::Delivery::ack);
+                .for_each(Delivery::ack);
         }
         for ((session, channel), up_to) in stable {
-            self.sessions.stable(&session, &channel, up_to);
+            self.sessions.stable(session, channel, up_to);
         }
+    }
+}
+
+/// Entries that count as waiting until they are written or given up.
+struct Waiting {
+    entries: Vec<HistoryEntry>,
+    backlog: Arc<Backlog>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.backlog.remove(&self.entries);
     }
 }

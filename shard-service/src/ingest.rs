@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::{
     channel::{Channel, Known},
     partition::Partition,
-    parts::Parts,
+    parts::{Parts, in_time},
     publish::{Content, Outgoing},
     session::Mailbox,
 };
@@ -154,7 +154,7 @@ async fn earlier(
             channel.tell_when_stable(message, mailbox);
             Ok(Some(message_id))
         }
-        Known::AskHistory => match parts.store.find_message(&message.identity()).await {
+        Known::AskHistory => match in_time(parts.store.find_message(&message.identity())).await {
             Ok(None) => Ok(None),
             Ok(Some(entry)) if entry.message.body != message.body => Err(reused()),
             Ok(Some(entry)) => {

@@ -6,6 +6,7 @@
 //! [`control`] what was revoked or changed.
 
 mod access;
+mod callers;
 mod channel;
 mod control;
 mod dedupe;
@@ -18,6 +19,7 @@ mod partition;
 mod parts;
 mod presence;
 mod publish;
+mod reader;
 mod refused;
 mod registry;
 mod relay;

@@ -40,6 +40,9 @@ pub(crate) struct Cursor {
     next: u64,
     /// Messages appended before that entry.
     messages_before: u64,
+    /// The first entry that was appended after the cursor was made: presence and typing before it are
+    /// over.
+    live_from: u64,
     /// Position of the last message read or skipped.
     pub(crate) position: Bytes,
 }
@@ -98,18 +101,22 @@ impl Ring {
     }
 
     /// Appends. The oldest entries leave for it, unless `keep_after` says that history doesn't have
-    /// them yet.
+    /// them yet; then presence and typing are dropped instead.
     pub(crate) fn append(&mut self, entry: Entry, keep_after: Place) {
+        let kept = |entry: &Entry| {
+            entry
+                .message
+                .as_ref()
+                .is_some_and(|(place, _)| *place > keep_after)
+        };
+        let full = self.entries.len() >= self.limits.entries || self.bytes >= self.limits.bytes;
+        if full && entry.message.is_none() && self.entries.front().is_some_and(kept) {
+            return;
+        }
         self.bytes += entry.encoded.len();
         self.messages += u64::from(entry.message.is_some());
         self.entries.push_back(entry);
         while self.entries.len() > self.limits.entries || self.bytes > self.limits.bytes {
-            let kept = |entry: &Entry| {
-                entry
-                    .message
-                    .as_ref()
-                    .is_some_and(|(place, _)| *place > keep_after)
-            };
             if self.entries.len() <= 1 || self.entries.front().is_some_and(kept) {
                 break;
             }
@@ -132,7 +139,8 @@ impl Ring {
     /// A cursor behind the newest entry.
     pub(crate) fn tail(&self) -> Cursor {
         Cursor {
-            next: self.first + self.entries.len() as u64,
+            next: self.end(),
+            live_from: self.end(),
             messages_before: self.messages,
             position: self.last_position(),
         }
@@ -171,6 +179,11 @@ impl Ring {
         self.cursor_at(0)
     }
 
+    /// The number of the next entry.
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
     /// Messages after a cursor.
     pub(crate) fn pending(&self, cursor: &Cursor) -> u64 {
         self.messages - cursor.messages_before
@@ -187,6 +200,7 @@ impl Ring {
             .map_or(&self.position_before_first, |(_, position)| position);
         Cursor {
             next: self.first + index as u64,
+            live_from: self.end(),
             messages_before: self.messages_before_first + messages,
             position: position.clone(),
         }
@@ -222,12 +236,13 @@ impl Ring {
             if left == 0 {
                 return Read::More;
             }
+            let over = entry.message.is_none() && cursor.next < cursor.live_from;
             cursor.next += 1;
             if let Some((_, position)) = &entry.message {
                 cursor.messages_before += 1;
                 cursor.position = position.clone();
             }
-            if entry.author.as_ref() != Some(reader) {
+            if !over && entry.author.as_ref() != Some(reader) {
                 left = left.saturating_sub(entry.encoded.len());
                 out.push(entry.encoded.clone());
             }
@@ -243,7 +258,10 @@ impl Ring {
             from: cursor.position.clone(),
             to: ahead.position.clone(),
         };
-        *cursor = ahead;
+        *cursor = Cursor {
+            live_from: cursor.live_from,
+            ..ahead
+        };
         skipped
     }
 }

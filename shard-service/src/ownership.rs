@@ -3,215 +3,276 @@
 //! Each shard renews a lease and reads everyone's. Rendezvous hashing over the live leases names who
 //! should serve each partition, so all shards agree without a leader; the partition's record says who
 //! does. A shard that can't renew its lease stops serving before the lease ends, by its own monotonic
-//! clock.
+//! clock, whatever else it is waiting for.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures::{StreamExt as _, stream};
 use infrachat_metadata::{Lease, LeaseState, LeaseView, MetadataError, Ownership};
-use infrachat_types::{OriginId, ShardId};
+use infrachat_types::ShardId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{partition::Partition, parts::Parts};
 
-/// How long a partition that moves may take to settle.
+/// How long a partition that moves may take to settle, and a call about one to answer.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// Between looks while a partition waits for its former owner.
 const IMPATIENT: Duration = Duration::from_millis(100);
+/// Partitions taken at once.
+const AT_ONCE: usize = 8;
 
 /// Takes, serves and gives back partitions until `stop`, then gives all of them back.
 pub(crate) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
-    let mut owner = Owner {
-        good_until: Instant::now(),
-        parts,
-    };
-    while !stop.is_cancelled() {
-        let wait = owner.turn().await;
-        let wait = wait.min(
-            owner
-                .good_until
-                .saturating_duration_since(Instant::now())
-                .max(IMPATIENT),
-        );
-        drop(tokio::time::timeout(wait, stop.cancelled()).await);
+    tokio::select! {
+        () = keep_lease(&parts) => {}
+        () = follow(&parts) => {}
+        () = stop.cancelled() => {}
     }
-    owner.leave().await;
+    leave(&parts).await;
 }
 
-struct Owner {
-    parts: Arc<Parts>,
-    /// Until when this shard may trust its own lease.
-    good_until: Instant,
-}
-
-impl Owner {
-    /// One look at everything; answers when to look again.
-    async fn turn(&mut self) -> Duration {
-        let renewal = self.parts.tuning.lease_renewal;
-        let looked = tokio::time::timeout(renewal, self.look()).await;
-        match looked
-            .unwrap_or_else(|_| Err(MetadataError::Unavailable("no answer in time".to_owned())))
-        {
-            Ok((leases, ownerships)) => self.follow(&leases, &ownerships).await,
-            Err(err) => {
-                tracing::warn!(%err, "the lease can't be renewed");
-                if Instant::now() + renewal >= self.good_until {
-                    self.fence().await;
-                }
-                renewal
-            }
-        }
-    }
-
-    async fn look(&mut self) -> Result<(Vec<LeaseView>, Vec<Ownership>), MetadataError> {
+/// Renews the lease for ever, and serves nothing while it may have run out.
+async fn keep_lease(parts: &Parts) {
+    let (renewal, ttl) = (parts.tuning.lease_renewal, parts.tuning.lease_ttl);
+    // Ends a little before the lease does, by the clock of whoever judges it.
+    let mut fence_at = Instant::now();
+    loop {
         let began = Instant::now();
-        self.parts
-            .store
-            .renew_lease(self.lease(LeaseState::Active))
-            .await?;
-        self.good_until = began + self.parts.tuning.lease_ttl;
-        Ok((
-            self.parts.store.leases().await?,
-            self.parts.store.ownerships().await?,
-        ))
-    }
-
-    fn lease(&self, state: LeaseState) -> Lease {
-        Lease {
-            shard: self.parts.shard.clone(),
-            incarnation: self.parts.incarnation.clone(),
-            endpoint: self.parts.endpoint.clone(),
-            zone: self.parts.region.to_string(),
-            sessions: u32::try_from(self.parts.sessions.count()).unwrap_or(u32::MAX),
-            state,
+        let limit = began + renewal;
+        let fenced = parts.partitions.is_fenced();
+        let limit = if fenced { limit } else { limit.min(fence_at) };
+        let renewed = tokio::time::timeout_at(
+            limit,
+            parts.store.renew_lease(lease(parts, LeaseState::Active)),
+        );
+        match renewed.await {
+            Ok(Ok(())) => {
+                fence_at = began + ttl - ttl / 5;
+                parts.partitions.unfence();
+            }
+            Ok(Err(err)) => tracing::warn!(%err, "the lease can't be renewed"),
+            Err(_) => tracing::warn!("the lease can't be renewed: the store does not answer"),
+        }
+        let next = began + renewal;
+        if parts.partitions.is_fenced() {
+            tokio::time::sleep_until(next).await;
+            continue;
+        }
+        tokio::time::sleep_until(next.min(fence_at)).await;
+        if Instant::now() >= fence_at {
+            fence(parts).await;
         }
     }
+}
 
-    /// Gives back what others should serve, and takes what this shard should.
-    async fn follow(&mut self, leases: &[LeaseView], ownerships: &[Ownership]) -> Duration {
-        let ttl = self.parts.tuning.lease_ttl;
-        let live: Vec<&Lease> = leases
+/// Stops serving at once: the lease may end before it can be renewed.
+async fn fence(parts: &Parts) {
+    let partitions = parts.partitions.fence();
+    if !partitions.is_empty() {
+        let left = partitions.len();
+        tracing::error!(
+            partitions = left,
+            "the lease is about to end: serving nothing until it is renewed"
+        );
+    }
+    partitions.iter().for_each(|partition| partition.halt());
+    for partition in partitions {
+        partition.abandon().await;
+    }
+}
+
+fn lease(parts: &Parts, state: LeaseState) -> Lease {
+    Lease {
+        shard: parts.shard.clone(),
+        incarnation: parts.incarnation.clone(),
+        endpoint: parts.endpoint.clone(),
+        zone: parts.region.to_string(),
+        sessions: u32::try_from(parts.sessions.count()).unwrap_or(u32::MAX),
+        state,
+    }
+}
+
+/// Follows the routing records for ever.
+async fn follow(parts: &Arc<Parts>) {
+    loop {
+        let look = async { Ok((parts.store.leases().await?, parts.store.ownerships().await?)) };
+        let looked = tokio::time::timeout(HAND_OVER, look).await;
+        let no_answer = || Err(MetadataError::Unavailable("no answer in time".to_owned()));
+        let wait = match looked.unwrap_or_else(|_| no_answer()) {
+            Ok((leases, ownerships)) => {
+                let ownerships = ownerships
+                    .into_iter()
+                    .map(|found| (found.partition, found))
+                    .collect();
+                Records { leases, ownerships }.apply(parts).await
+            }
+            Err(err) => {
+                tracing::warn!(%err, "the routing records can't be read");
+                parts.tuning.lease_renewal
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// What the store says.
+struct Records {
+    leases: Vec<LeaseView>,
+    ownerships: HashMap<u32, Ownership>,
+}
+
+impl Records {
+    /// Gives back what others should serve, and takes what this shard should; answers when to look
+    /// again.
+    async fn apply(&self, parts: &Arc<Parts>) -> Duration {
+        if parts.partitions.is_fenced() {
+            return IMPATIENT;
+        }
+        let ttl = parts.tuning.lease_ttl;
+        self.put_away_lost(parts).await;
+        self.learn(parts);
+        let live: Vec<&str> = self
+            .leases
             .iter()
             .filter(|view| view.age < ttl && view.lease.state == LeaseState::Active)
-            .map(|view| &view.lease)
+            .map(|view| view.lease.shard.as_str())
             .collect();
-        self.learn(leases, ownerships, ttl);
-        let mut moving = false;
+        let mut missing = Vec::new();
         let mut given_back = Vec::new();
-        for number in 0..self.parts.partition_count.get() {
-            let chosen =
-                infrachat_routing::owner(number, live.iter().map(|lease| lease.shard.as_str()));
-            let mine = chosen == Some(self.parts.shard.as_str());
-            match self.parts.partitions.get(number) {
-                Some(_) if mine => {}
-                Some(partition) => given_back.push(partition),
-                None if mine => moving |= !self.take(number).await,
-                None => {}
+        for number in parts.partition_count.partitions() {
+            let chosen = infrachat_routing::owner(number, live.iter().copied());
+            let mine = chosen == Some(parts.shard.as_str());
+            match parts.partitions.get(number) {
+                Some(partition) if !mine => given_back.push(partition),
+                None if mine => missing.push(number),
+                _ => {}
             }
         }
-        let closing = given_back
+        let giving: Vec<_> = given_back
             .into_iter()
-            .map(|partition| give_back(&self.parts, partition));
-        futures::future::join_all(closing).await;
-        self.parts
+            .map(|partition| give_back(parts, partition))
+            .collect();
+        let mut free = missing.clone();
+        free.retain(|number| self.is_free(parts, *number));
+        let taking: Vec<_> = free.into_iter().map(|number| take(parts, number)).collect();
+        let taking = stream::iter(taking)
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<bool>>();
+        let (_, taken) = tokio::join!(futures::future::join_all(giving), taking);
+        let taken = taken.into_iter().filter(|taken| *taken).count();
+        parts
             .partitions
             .all()
             .iter()
             .for_each(|partition| partition.forget_idle());
-        if moving {
+        if taken < missing.len() {
             IMPATIENT
         } else {
-            self.parts.tuning.lease_renewal
+            parts.tuning.lease_renewal
+        }
+    }
+
+    /// Puts away what is served here and is no longer this shard's by the records: it was frozen, or
+    /// its history was refused.
+    async fn put_away_lost(&self, parts: &Parts) {
+        for partition in parts.partitions.all() {
+            let owned = self
+                .ownerships
+                .get(&partition.number)
+                .is_some_and(|record| {
+                    record.owner.as_ref() == Some(&parts.shard)
+                        && record.incarnation == parts.incarnation
+                        && record.epoch == partition.epoch
+                });
+            if !owned || !partition.is_open() {
+                let (number, epoch) = (partition.number, partition.epoch);
+                tracing::warn!(partition = number, %epoch, "a partition is no longer this shard's");
+                parts.partitions.remove(number);
+                partition.abandon().await;
+            }
         }
     }
 
     /// Where the partitions of others are, for redirecting.
-    fn learn(&self, leases: &[LeaseView], ownerships: &[Ownership], ttl: Duration) {
-        let live = |shard: &ShardId, life: &OriginId| {
-            let found = leases
-                .iter()
-                .find(|view| view.lease.shard == *shard && view.lease.incarnation == *life);
-            found
-                .filter(|view| view.age < ttl)
-                .map(|view| view.lease.endpoint.clone())
-        };
-        let endpoints: HashMap<u32, String> = ownerships
-            .iter()
-            .filter(|ownership| ownership.owner.as_ref() != Some(&self.parts.shard))
-            .filter_map(|ownership| {
-                let endpoint = live(ownership.owner.as_ref()?, &ownership.incarnation)?;
-                Some((ownership.partition, endpoint))
-            })
-            .collect();
-        self.parts.partitions.learn(endpoints);
+    fn learn(&self, parts: &Parts) {
+        let others = self
+            .ownerships
+            .values()
+            .filter(|record| record.owner.as_ref() != Some(&parts.shard));
+        let endpoints = others.filter_map(|record| {
+            let holder = self.holder(parts, record)?;
+            Some((record.partition, holder.endpoint.clone()))
+        });
+        parts.partitions.learn(endpoints.collect());
     }
 
-    /// Takes a partition; answers whether it is served here now.
-    async fn take(&self, number: u32) -> bool {
-        // One that was lost to a newer epoch is put away first.
-        if let Some(lost) = self.parts.partitions.remove(number) {
-            lost.abandon().await;
-        }
-        let parts = &self.parts;
-        let taken = parts
-            .store
-            .take_partition(
-                number,
-                &parts.shard,
-                &parts.incarnation,
-                parts.tuning.lease_ttl,
-            )
-            .await;
-        match taken {
-            Ok(epoch) => {
-                parts
-                    .partitions
-                    .insert(Partition::start(number, epoch, parts));
-                true
-            }
-            Err(MetadataError::Held { .. }) => false,
-            Err(err) => {
-                tracing::warn!(partition = number, %err, "a partition can't be taken; trying again");
-                false
-            }
-        }
+    /// The live lease of a partition's owner.
+    fn holder(&self, parts: &Parts, record: &Ownership) -> Option<&Lease> {
+        let owner: &ShardId = record.owner.as_ref()?;
+        let found = self.leases.iter().find(|view| {
+            view.lease.shard == *owner && view.lease.incarnation == record.incarnation
+        });
+        found
+            .filter(|view| view.age < parts.tuning.lease_ttl)
+            .map(|view| &view.lease)
     }
 
-    /// Stops serving at once: the lease may end before it can be renewed.
-    async fn fence(&self) {
-        let partitions = self.parts.partitions.all();
-        if !partitions.is_empty() {
-            tracing::error!(
-                partitions = partitions.len(),
-                "the lease is about to end: serving nothing until it is renewed"
+    /// Whether taking a partition may succeed; the store has the last word.
+    fn is_free(&self, parts: &Parts, number: u32) -> bool {
+        let holder = self
+            .ownerships
+            .get(&number)
+            .and_then(|record| self.holder(parts, record));
+        holder.is_none_or(|holder| holder.incarnation == parts.incarnation)
+    }
+}
+
+/// Takes a partition; answers whether it is served here now.
+async fn take(parts: &Arc<Parts>, number: u32) -> bool {
+    let ttl = parts.tuning.lease_ttl;
+    let taking = parts
+        .store
+        .take_partition(number, &parts.shard, &parts.incarnation, ttl);
+    match tokio::time::timeout(HAND_OVER, taking).await {
+        Ok(Ok(epoch)) => {
+            let partition = Partition::start(number, epoch, parts);
+            let served = parts.partitions.insert(Arc::clone(&partition));
+            if !served {
+                partition.abandon().await;
+            }
+            served
+        }
+        Ok(Err(MetadataError::Held { .. })) => false,
+        Ok(Err(err)) => {
+            tracing::warn!(partition = number, %err, "a partition can't be taken; trying again");
+            false
+        }
+        Err(_) => {
+            tracing::warn!(
+                partition = number,
+                "taking a partition was not answered; trying again"
             );
-        }
-        for partition in partitions {
-            self.parts.partitions.remove(partition.number);
-            partition.abandon().await;
+            false
         }
     }
+}
 
-    /// Gives everything back, in order, and ends the lease.
-    async fn leave(&self) {
-        let parts = &self.parts;
-        let draining = tokio::time::timeout(
-            HAND_OVER,
-            parts.store.renew_lease(self.lease(LeaseState::Draining)),
-        );
-        if !matches!(draining.await, Ok(Ok(()))) {
-            tracing::warn!("the lease can't be marked as draining");
-        }
-        let closing = parts
-            .partitions
-            .all()
-            .into_iter()
-            .map(|partition| give_back(parts, partition));
-        futures::future::join_all(closing).await;
-        let ended = parts.store.end_lease(&parts.shard, &parts.incarnation);
-        if !matches!(tokio::time::timeout(HAND_OVER, ended).await, Ok(Ok(()))) {
-            tracing::warn!("the lease can't be ended; it runs out by itself");
-        }
+/// Gives everything back, in order, and ends the lease.
+async fn leave(parts: &Parts) {
+    let draining = parts.store.renew_lease(lease(parts, LeaseState::Draining));
+    if !matches!(tokio::time::timeout(HAND_OVER, draining).await, Ok(Ok(()))) {
+        tracing::warn!("the lease can't be marked as draining");
+    }
+    let closing = parts
+        .partitions
+        .all()
+        .into_iter()
+        .map(|partition| give_back(parts, partition));
+    futures::future::join_all(closing).await;
+    let ended = parts.store.end_lease(&parts.shard, &parts.incarnation);
+    if !matches!(tokio::time::timeout(HAND_OVER, ended).await, Ok(Ok(()))) {
+        tracing::warn!("the lease can't be ended; it runs out by itself");
     }
 }
 
@@ -222,7 +283,7 @@ async fn give_back(parts: &Parts, partition: Arc<Partition>) {
         .store
         .release_partition(partition.number, partition.epoch);
     match tokio::time::timeout(HAND_OVER, released).await {
-        Ok(Ok(())) => tracing::info!(partition = partition.number, "gave a partition back"),
+        Ok(Ok(())) => tracing::debug!(partition = partition.number, "gave a partition back"),
         _ => tracing::warn!(
             partition = partition.number,
             "a partition can't be released; its lease will end"

@@ -9,17 +9,22 @@ use std::{
 use infrachat_bus::{ConsumeLimits, Subscription, Topic};
 use infrachat_metadata::MetadataError;
 use infrachat_types::{ChannelName, Epoch, Region};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     channel::{Channel, Tail},
     history::{HistoryQueue, HistoryWriter},
     parts::Parts,
-    publish::{Lanes, Outgoing},
+    presence::{self, Heard},
+    publish::{LaneFull, Lanes, Outgoing},
     relay::Relay,
 };
 
+/// Events about seats that may wait for presence.
+const HEARD: usize = 1_024;
+/// How long a channel that nobody reads is kept.
+const KEPT_IDLE: Duration = Duration::from_secs(120);
 /// Newest entries of history that a channel starts with.
 const TAIL: usize = 500;
 
@@ -34,6 +39,8 @@ pub(crate) struct Partition {
     parts: Arc<Parts>,
     channels: Mutex<HashMap<ChannelName, Slot>>,
     lanes: Lanes,
+    /// What the bus tells of seats, on its way to presence.
+    heard: mpsc::Sender<Heard>,
     /// Ends everything: the partition is somebody else's.
     stop: CancellationToken,
     /// Ends taking in, first step of giving the partition back.
@@ -49,7 +56,10 @@ impl Partition {
         let tasks = TaskTracker::new();
         let (history, writer) = HistoryWriter::new(
             (number, epoch),
-            parts.tuning.history_backlog,
+            (
+                parts.tuning.history_backlog,
+                Arc::clone(&parts.history_budget),
+            ),
             Arc::clone(&parts.store),
             Arc::clone(&parts.sessions),
             stop.clone(),
@@ -60,6 +70,7 @@ impl Partition {
             name: infrachat_routing::messages_topic(number),
         };
         let lanes = Lanes::start(&topic, parts, &stop, &tasks);
+        let (heard, hearing) = mpsc::channel(HEARD);
         let partition = Arc::new(Self {
             number,
             epoch,
@@ -67,10 +78,18 @@ impl Partition {
             parts: Arc::clone(parts),
             channels: Mutex::new(HashMap::new()),
             lanes,
+            heard,
             stop,
             closing,
             tasks,
         });
+        let listening = presence::listen(Arc::clone(parts), Arc::downgrade(&partition), hearing);
+        partition.tasks.spawn(
+            partition
+                .closing
+                .clone()
+                .run_until_cancelled_owned(listening),
+        );
         for source in parts.stores.keys() {
             let relay = Relay {
                 partition: Arc::clone(&partition),
@@ -84,7 +103,7 @@ impl Partition {
             };
             partition.tasks.spawn(relay.run());
         }
-        tracing::info!(partition = number, %epoch, "serving a partition");
+        tracing::debug!(partition = number, %epoch, "serving a partition");
         partition
     }
 
@@ -127,21 +146,34 @@ impl Partition {
         self.lock().get(name).and_then(|slot| slot.get().cloned())
     }
 
-    /// Forgets channels that nobody reads and that have nothing left to write.
+    /// Forgets channels that nobody has read for a while and that have nothing left to write, and those
+    /// that could not be loaded.
     pub(crate) fn forget_idle(&self) {
         self.lock().retain(|_, slot| {
-            let held_elsewhere = Arc::strong_count(slot) > 1;
-            let in_use = slot
-                .get()
-                .is_none_or(|channel| Arc::strong_count(channel) > 1 || !channel.is_idle());
-            held_elsewhere || in_use
+            let being_loaded = Arc::strong_count(slot) > 1;
+            let in_use = slot.get().is_some_and(|channel| {
+                let used = Arc::strong_count(channel) > 1;
+                used || channel.idle_for().is_none_or(|idle| idle < KEPT_IDLE)
+            });
+            being_loaded || in_use
         });
     }
 
+    /// Hands on what the bus tells of seats. It is dropped when too much of it waits: it will be
+    /// repeated, or runs out.
+    pub(crate) fn heard(&self, heard: Heard) {
+        if self.heard.try_send(heard).is_err() {
+            tracing::debug!(
+                partition = self.number,
+                "presence is behind; a seat was passed over"
+            );
+        }
+    }
+
     /// Puts something on the bus, in the order of its channel.
-    pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
+    pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), LaneFull> {
         if self.closing.is_cancelled() {
-            return Err(outgoing);
+            return Err(LaneFull);
         }
         self.lanes.push(outgoing)
     }
@@ -159,10 +191,15 @@ impl Partition {
             .for_each(|channel| channel.wake());
     }
 
-    /// Stops at once: somebody else may own it by now.
-    pub(crate) async fn abandon(&self) {
+    /// Stops at once, without waiting for its tasks to end.
+    pub(crate) fn halt(&self) {
         self.stop.cancel();
         self.wake_readers();
+    }
+
+    /// Stops at once: somebody else may own it by now.
+    pub(crate) async fn abandon(&self) {
+        self.halt();
         self.tasks.close();
         self.tasks.wait().await;
     }

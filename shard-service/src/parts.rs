@@ -2,21 +2,24 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
 use infrachat_bus::EventBus;
-use infrachat_identity::TokenVerifier;
-use infrachat_metadata::Metadata;
+use infrachat_identity::{Revocations, TokenVerifier};
+use infrachat_metadata::{Metadata, MetadataError};
 use infrachat_presence::Presence;
 use infrachat_types::{ClockError, IdClock, MessageId, OriginId, Region, ShardId};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    access::Access, channel::ChannelLimits, log::RingLimits, partition::Partition,
-    presence::SeatBook, registry::Sessions,
+    access::Access, callers::Callers, channel::ChannelLimits, history::HistoryBudget,
+    log::RingLimits, partition::Partition, presence::SeatBook, registry::Sessions,
 };
+
+/// Longest wait for a store's answer.
+const STORE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The region's and the deployment's parts, as a shard uses them.
 #[derive(Debug, Clone)]
@@ -29,6 +32,8 @@ pub struct Dependencies {
     pub presence: Arc<dyn Presence>,
     /// Verifies access tokens.
     pub verifier: Arc<TokenVerifier>,
+    /// The region's revocations: loaded once at the start, control events tell the rest.
+    pub revocations: Arc<dyn Revocations>,
 }
 
 /// Sizes, limits and times. The defaults suit production; tests shorten them.
@@ -62,6 +67,8 @@ pub struct Tuning {
     pub drain: Duration,
     /// Messages of a partition that may wait for history.
     pub history_backlog: usize,
+    /// Bytes of message bodies that may wait for history, in all partitions of a shard.
+    pub history_backlog_bytes: usize,
     /// Events taken from the bus and not yet acknowledged, a partition and source region.
     pub consume_events: usize,
     pub(crate) channel: ChannelLimits,
@@ -84,6 +91,7 @@ impl Default for Tuning {
             seat_ttl: Duration::from_secs(45),
             drain: Duration::from_secs(5),
             history_backlog: 10_000,
+            history_backlog_bytes: 256 * 1024 * 1024,
             consume_events: 1_000,
             channel: ChannelLimits {
                 ring: RingLimits {
@@ -110,7 +118,7 @@ pub(crate) struct Parts {
     pub(crate) stores: BTreeMap<Region, Arc<dyn Metadata>>,
     pub(crate) bus: Arc<dyn EventBus>,
     pub(crate) presence: Arc<dyn Presence>,
-    pub(crate) verifier: Arc<TokenVerifier>,
+    pub(crate) callers: Callers,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) access: Access,
     pub(crate) seats: SeatBook,
@@ -118,8 +126,19 @@ pub(crate) struct Parts {
     pub(crate) tuning: Tuning,
     pub(crate) partition_count: infrachat_routing::PartitionCount,
     pub(crate) clock: Clock,
+    pub(crate) history_budget: Arc<HistoryBudget>,
     /// Short work that no session should wait for.
     pub(crate) tasks: TaskTracker,
+}
+
+/// The answer of a store, or that it did not come in time: no session and no partition waits longer.
+pub(crate) async fn in_time<T>(
+    answer: impl Future<Output = Result<T, MetadataError>>,
+) -> Result<T, MetadataError> {
+    let late = || Err(MetadataError::Unavailable("no answer in time".to_owned()));
+    tokio::time::timeout(STORE_LIMIT, answer)
+        .await
+        .unwrap_or_else(|_| late())
 }
 
 /// The id clock, shared.
@@ -139,41 +158,79 @@ impl Clock {
 /// The partitions that this shard serves, and where the others are.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
-    owned: RwLock<HashMap<u32, Arc<Partition>>>,
+    owned: RwLock<Owned>,
     elsewhere: RwLock<HashMap<u32, String>>,
 }
 
+#[derive(Debug)]
+struct Owned {
+    partitions: HashMap<u32, Arc<Partition>>,
+    /// The lease may have run out: nothing is served.
+    fenced: bool,
+}
+
+impl Default for Owned {
+    /// Nothing is served before the lease is there.
+    fn default() -> Self {
+        Self {
+            partitions: HashMap::new(),
+            fenced: true,
+        }
+    }
+}
+
 impl Partitions {
+    fn read(&self) -> RwLockReadGuard<'_, Owned> {
+        self.owned.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Owned> {
+        self.owned.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The partition, if it is served here.
     pub(crate) fn get(&self, number: u32) -> Option<Arc<Partition>> {
-        let owned = self.owned.read().unwrap_or_else(PoisonError::into_inner);
-        owned
+        self.read()
+            .partitions
             .get(&number)
             .filter(|partition| partition.is_open())
             .cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
-        self.owned
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
+        self.read().partitions.values().cloned().collect()
+    }
+
+    /// Adds a partition, unless nothing may be served.
+    pub(crate) fn insert(&self, partition: Arc<Partition>) -> bool {
+        let mut owned = self.write();
+        if !owned.fenced {
+            owned.partitions.insert(partition.number, partition);
+        }
+        !owned.fenced
+    }
+
+    pub(crate) fn remove(&self, number: u32) {
+        self.write().partitions.remove(&number);
+    }
+
+    /// Serves nothing from now on; answers what was served.
+    pub(crate) fn fence(&self) -> Vec<Arc<Partition>> {
+        let mut owned = self.write();
+        owned.fenced = true;
+        owned
+            .partitions
+            .drain()
+            .map(|(_, partition)| partition)
             .collect()
     }
 
-    pub(crate) fn insert(&self, partition: Arc<Partition>) {
-        self.owned
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(partition.number, partition);
+    pub(crate) fn unfence(&self) {
+        self.write().fenced = false;
     }
 
-    pub(crate) fn remove(&self, number: u32) -> Option<Arc<Partition>> {
-        self.owned
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&number)
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.read().fenced
     }
 
     /// The address of the shard that serves a partition, as far as is known.

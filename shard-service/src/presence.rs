@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use infrachat_presence::{Change, PresenceError, Seat};
 use infrachat_proto::bus::v1::{self as bus, envelope::Kind};
 use infrachat_proto::chat::v1 as chat;
 use infrachat_types::{ChannelName, Region, SessionId, UserName};
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     channel::Channel,
@@ -139,67 +139,104 @@ pub(crate) async fn depart(
         .seats
         .lock()
         .remove(&(channel.name.clone(), seat.clone()));
-    tell(partition, channel, Kind::SeatLeft(seat_event(seat)));
-    if let Ok(change) = parts
+    let given_up = parts
         .seats
         .ask(parts.presence.give_up(&channel.name, seat))
-        .await
-    {
-        announce(parts, channel, &seat.user, change).await;
+        .await;
+    if partition.is_open() {
+        tell(partition, channel, Kind::SeatLeft(seat_event(seat)));
+        if let Ok(change) = given_up {
+            announce(parts, channel, &seat.user, change).await;
+        }
+        return;
+    }
+    // The channel has another owner by now.
+    tell_owners(parts, &channel.name, Kind::SeatLeft(seat_event(seat))).await;
+    if given_up == Ok(Change::Went) {
+        tell_owners(parts, &channel.name, Kind::SeatExpired(seat_event(seat))).await;
     }
 }
 
-/// Another region, or another shard of this one, tells of seats.
-pub(crate) async fn heard(parts: &Parts, channel: &Arc<Channel>, from: &Region, kind: Kind) {
-    let own = *from == parts.region;
+/// What another region, or another shard of this one, tells of seats.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) channel: ChannelName,
+    pub(crate) from: Region,
+    pub(crate) kind: Kind,
+}
+
+/// Takes in what the bus tells of a partition's seats, beside the messages' way, so that a slow store
+/// of presence holds no message up.
+pub(crate) async fn listen(
+    parts: Arc<Parts>,
+    partition: Weak<Partition>,
+    mut heard: mpsc::Receiver<Heard>,
+) {
+    while let Some(heard) = heard.recv().await {
+        let Some(partition) = partition.upgrade() else {
+            return;
+        };
+        take_in(&parts, &partition, heard).await;
+    }
+}
+
+async fn take_in(
+    parts: &Parts,
+    partition: &Partition,
+    Heard {
+        channel,
+        from,
+        kind,
+    }: Heard,
+) {
+    let own = from == parts.region;
     let ttl = parts.tuning.seat_ttl;
-    match kind {
+    let changes = match kind {
         Kind::SeatTaken(event) if !own => {
-            let Some(seat) = seat(event, from) else {
+            let Some(seat) = seat(event, &from) else {
                 return;
             };
-            if let Ok(change) = parts
+            let change = parts
                 .seats
-                .ask(parts.presence.take(&channel.name, &seat, ttl))
-                .await
-            {
-                announce(parts, channel, &seat.user, change).await;
-            }
+                .ask(parts.presence.take(&channel, &seat, ttl))
+                .await;
+            change.map(|change| vec![(seat.user, change)])
         }
         Kind::SeatLeft(event) if !own => {
-            let Some(seat) = seat(event, from) else {
+            let Some(seat) = seat(event, &from) else {
                 return;
             };
-            if let Ok(change) = parts
+            let change = parts
                 .seats
-                .ask(parts.presence.give_up(&channel.name, &seat))
-                .await
-            {
-                announce(parts, channel, &seat.user, change).await;
-            }
+                .ask(parts.presence.give_up(&channel, &seat))
+                .await;
+            change.map(|change| vec![(seat.user, change)])
         }
         Kind::Seats(event) if !own => {
-            let seats: Vec<_> = event
+            let seats = event
                 .seats
                 .into_iter()
-                .filter_map(|event| seat(event, from))
-                .collect();
-            let seats: Vec<_> = seats
-                .into_iter()
-                .map(|seat| (channel.name.clone(), seat))
-                .collect();
-            if let Ok(came) = parts.seats.ask(parts.presence.refresh(&seats, ttl)).await {
-                for (_, user) in came {
-                    announce(parts, channel, &user, Change::Came).await;
-                }
-            }
+                .filter_map(|event| seat(event, &from));
+            let seats: Vec<_> = seats.map(|seat| (channel.clone(), seat)).collect();
+            let came = parts.seats.ask(parts.presence.refresh(&seats, ttl)).await;
+            came.map(|came| {
+                came.into_iter()
+                    .map(|(_, user)| (user, Change::Came))
+                    .collect()
+            })
         }
-        Kind::SeatExpired(event) if own => {
-            if let Some(seat) = seat(event, from) {
-                announce(parts, channel, &seat.user, Change::Went).await;
-            }
-        }
-        _ => {}
+        Kind::SeatExpired(event) if own => Ok(seat(event, &from)
+            .map(|seat| (seat.user, Change::Went))
+            .into_iter()
+            .collect()),
+        _ => return,
+    };
+    // A channel that nobody reads here has nobody to tell.
+    let Some(channel) = partition.loaded_channel(&channel) else {
+        return;
+    };
+    for (user, change) in changes.unwrap_or_default() {
+        announce(parts, &channel, &user, change).await;
     }
 }
 
@@ -212,19 +249,46 @@ pub(crate) async fn maintain(parts: Arc<Parts>) {
         every.tick().await;
         let seats: Vec<ChannelSeat> = parts.seats.lock().iter().cloned().collect();
         for batch in seats.chunks(BATCH) {
-            let refreshed = parts.presence.refresh(batch, parts.tuning.seat_ttl);
-            for (channel, user) in parts.seats.ask(refreshed).await.unwrap_or_default() {
-                if let Some(channel) = loaded(&parts, &channel) {
-                    announce(&parts, &channel.1, &user, Change::Came).await;
-                }
-            }
+            refresh(&parts, batch).await;
         }
-        repeat(&parts, seats);
+        repeat(&parts);
         sweep(&parts).await;
     }
 }
 
-fn repeat(parts: &Parts, mut seats: Vec<ChannelSeat>) {
+async fn refresh(parts: &Parts, batch: &[ChannelSeat]) {
+    let refreshed = parts.presence.refresh(batch, parts.tuning.seat_ttl);
+    let Ok(came) = parts.seats.ask(refreshed).await else {
+        return;
+    };
+    for (channel, user) in came {
+        if let Some((_, channel)) = loaded(parts, &channel) {
+            announce(parts, &channel, &user, Change::Came).await;
+        }
+    }
+    // Who left during the call was taken in again by it.
+    let left: Vec<_> = {
+        let book = parts.seats.lock();
+        batch
+            .iter()
+            .filter(|seat| !book.contains(*seat))
+            .cloned()
+            .collect()
+    };
+    for (channel, seat) in left {
+        if let Ok(change) = parts
+            .seats
+            .ask(parts.presence.give_up(&channel, &seat))
+            .await
+            && let Some((_, channel)) = loaded(parts, &channel)
+        {
+            announce(parts, &channel, &seat.user, change).await;
+        }
+    }
+}
+
+fn repeat(parts: &Parts) {
+    let mut seats: Vec<ChannelSeat> = parts.seats.lock().iter().cloned().collect();
     seats.sort();
     for of_channel in seats.chunk_by(|a, b| a.0 == b.0) {
         let Some((partition, channel)) = loaded(parts, &of_channel[0].0) else {
@@ -249,7 +313,7 @@ async fn sweep(parts: &Parts) {
             if let Some((_, channel)) = loaded(parts, name) {
                 announce(parts, &channel, &seat.user, Change::Went).await;
             } else {
-                tell_owner(parts, name, seat).await;
+                tell_owners(parts, name, Kind::SeatExpired(seat_event(seat))).await;
             }
         }
         if expired.len() < BATCH {
@@ -258,15 +322,15 @@ async fn sweep(parts: &Parts) {
     }
 }
 
-/// The channel lives on another shard of this region: its owner announces what was swept here.
-async fn tell_owner(parts: &Parts, name: &ChannelName, seat: &Seat) {
+/// The channel is not served here: its owners, in this region and the others, hear of a seat.
+async fn tell_owners(parts: &Parts, name: &ChannelName, kind: Kind) {
     let partition = infrachat_routing::partition_of(name.as_str(), parts.partition_count);
     let envelope = bus::Envelope {
         channel: name.to_string(),
         region: parts.region.to_string(),
         origin: String::new(),
         origin_seq: 0,
-        kind: Some(Kind::SeatExpired(seat_event(seat))),
+        kind: Some(kind),
     };
     let topic = infrachat_bus::Topic {
         region: parts.region.to_string(),
@@ -277,8 +341,9 @@ async fn tell_owner(parts: &Parts, name: &ChannelName, seat: &Seat) {
         payload: prost::Message::encode_to_vec(&envelope).into(),
         attributes: std::collections::BTreeMap::new(),
     };
-    if let Err(err) = parts.bus.publish(&topic, event).await {
-        tracing::warn!(channel = %name, %err, "an expired seat could not be announced");
+    let told = tokio::time::timeout(LIMIT, parts.bus.publish(&topic, event)).await;
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::warn!(channel = %name, "a seat's end could not be announced; it runs out elsewhere");
     }
 }
 

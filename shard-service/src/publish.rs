@@ -61,6 +61,10 @@ pub(crate) enum Content {
     Passing(bus::envelope::Kind),
 }
 
+/// A lane takes nothing more at the moment, or for good.
+#[derive(Debug)]
+pub(crate) struct LaneFull;
+
 /// The lanes of a partition.
 #[derive(Debug)]
 pub(crate) struct Lanes {
@@ -92,10 +96,11 @@ impl Lanes {
                 pending: Arc::clone(&pending),
                 queue,
                 in_flight: VecDeque::new(),
+                failed: VecDeque::new(),
                 pause: FIRST_PAUSE,
             };
             let stop = stop.clone();
-            tasks.spawn(async move { stop.run_until_cancelled_owned(lane.run()).await });
+            tasks.spawn(lane.run(stop));
             sender
         };
         // A bounded number of ordering keys a region, however many channels there are.
@@ -106,15 +111,15 @@ impl Lanes {
         }
     }
 
-    /// Queues it, or gives it back when the lane is full.
-    pub(crate) fn push(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
+    /// Queues it, unless the lane is full.
+    pub(crate) fn push(&self, outgoing: Outgoing) -> Result<(), LaneFull> {
         let lanes = u32::try_from(self.senders.len()).unwrap_or(1);
         let lane = infrachat_routing::lane_of(outgoing.channel.name.as_str(), lanes);
         let sender = &self.senders[lane as usize];
         self.pending.count.fetch_add(1, Ordering::AcqRel);
-        sender.try_send(outgoing).map_err(|err| {
+        sender.try_send(outgoing).map_err(|_| {
             self.pending.settle();
-            err.into_inner()
+            LaneFull
         })
     }
 
@@ -146,6 +151,8 @@ struct Lane {
     pending: Arc<Pending>,
     queue: mpsc::Receiver<Outgoing>,
     in_flight: VecDeque<InFlight>,
+    /// Failed, and about to be handed over again.
+    failed: VecDeque<InFlight>,
     pause: Duration,
 }
 
@@ -156,7 +163,29 @@ struct InFlight {
 }
 
 impl Lane {
-    async fn run(mut self) {
+    /// Publishes until `stop`; whoever still waits then hears that the outcome is unknown.
+    async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.work()).await;
+        self.queue.close();
+        let left = self.failed.drain(..).chain(self.in_flight.drain(..));
+        let mut left: Vec<_> = left.map(|in_flight| in_flight.outgoing).collect();
+        while let Ok(outgoing) = self.queue.try_recv() {
+            left.push(outgoing);
+        }
+        for outgoing in left {
+            if let Content::Message {
+                message, mailbox, ..
+            } = &outgoing.content
+            {
+                let text =
+                    "the channel moves to another shard: send the message there, with the same id";
+                mailbox.refused(message, Refusal::new(ErrorCode::Unavailable, text));
+            }
+            self.pending.settle();
+        }
+    }
+
+    async fn work(&mut self) {
         loop {
             tokio::select! {
                 biased;
@@ -262,8 +291,19 @@ impl Lane {
                 delivery: None,
             };
             match outgoing.channel.append(incoming) {
-                Appended::New => mailbox.acked(&message, message.message_id, false),
-                // Another copy came first; with the same session, it is this one, back from the bus.
+                Appended::New => {
+                    mailbox.acked(&message, message.message_id, false);
+                    // History may have been quicker than this acknowledgement.
+                    outgoing.channel.tell_if_stable(&message, &mailbox);
+                }
+                Appended::Duplicate {
+                    same_body: false, ..
+                } => {
+                    let text = "this client_message_id was used for another message: use 16 fresh random bytes";
+                    let refusal = Refusal::new(ErrorCode::ClientMessageIdReused, text);
+                    mailbox.refused(&message, refusal);
+                }
+                // Another copy came first; with the same id, it is this one, back from the bus.
                 Appended::Duplicate { message_id, .. } => {
                     mailbox.acked(&message, message_id, message_id != message.message_id);
                     outgoing.channel.tell_when_stable(&message, &mailbox);
@@ -276,27 +316,23 @@ impl Lane {
     /// Waits a moment, then hands everything over again, in order, from the oldest on.
     async fn recover(&mut self, err: BusError) {
         tracing::warn!(topic = %self.topic, key = self.key, %err, in_flight = self.in_flight.len(), "publishing failed");
-        let mut waiting: VecDeque<_> = self.in_flight.drain(..).collect();
-        let Some(failed) = waiting.pop_front() else {
-            return;
-        };
+        self.failed = std::mem::take(&mut self.in_flight);
         // What was handed over after the one that failed must have failed as well: only then is the
         // key let go on.
-        for in_flight in &mut waiting {
+        for in_flight in self.failed.iter_mut().skip(1) {
             drop((&mut in_flight.accepted).await);
         }
-        if matches!(err, BusError::Refused(_) | BusError::NotFound(_)) {
-            self.give_up(failed.outgoing, &err);
-        } else {
+        if !matches!(err, BusError::Refused(_) | BusError::NotFound(_)) {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-            waiting.push_front(failed);
+        } else if let Some(refused) = self.failed.pop_front() {
+            self.give_up(refused.outgoing, &err);
         }
         self.bus.resume(&self.topic, &self.key);
         let now = Instant::now();
         for InFlight {
             outgoing, origin, ..
-        } in waiting
+        } in std::mem::take(&mut self.failed)
         {
             match &outgoing.content {
                 Content::Passing(_) => {
@@ -315,7 +351,7 @@ impl Lane {
     }
 
     fn hand_over_again(&mut self, outgoing: Outgoing, origin: (OriginId, u64)) {
-        if outgoing.channel.is_origin(&origin.0) && !holds_back(&outgoing) {
+        if outgoing.channel.is_origin(&origin.0) {
             let accepted = self
                 .bus
                 .publish(&self.topic, self.event(&outgoing, &origin));
@@ -335,7 +371,9 @@ impl Lane {
             message, mailbox, ..
         } = &outgoing.content
         {
-            outgoing.channel.refuse(message);
+            outgoing
+                .channel
+                .refuse(&message.sender, message.client_message_id);
             let refusal = Refusal::new(
                 ErrorCode::Unavailable,
                 format!(
@@ -345,18 +383,6 @@ impl Lane {
             mailbox.refused(message, refusal.retry_after(LONGEST_PAUSE));
         }
         self.pending.settle();
-    }
-}
-
-/// Whether the sender's message before it was given up meanwhile.
-fn holds_back(outgoing: &Outgoing) -> bool {
-    match &outgoing.content {
-        Content::Message {
-            message,
-            after: Some(after),
-            ..
-        } => outgoing.channel.is_refused(message, *after),
-        _ => false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use infrachat_types::{ClientMessageId, Message, UserName};
+use infrachat_types::{ClientMessageId, UserName};
 
 /// Refused messages remembered, a channel.
 const CAPACITY: usize = 1_024;
@@ -18,8 +18,8 @@ pub(crate) struct Refused {
 
 impl Refused {
     /// Remembers a message that was given up or refused.
-    pub(crate) fn insert(&mut self, message: &Message) {
-        let key = (message.sender.clone(), message.client_message_id);
+    pub(crate) fn insert(&mut self, sender: &UserName, id: ClientMessageId) {
+        let key = (sender.clone(), id);
         if self.known.insert(key.clone()) {
             self.order.push_back(key);
         }
@@ -31,8 +31,8 @@ impl Refused {
     }
 
     /// The message came again, and was accepted.
-    pub(crate) fn came_again(&mut self, message: &Message) {
-        let key = (message.sender.clone(), message.client_message_id);
+    pub(crate) fn came_again(&mut self, sender: &UserName, id: ClientMessageId) {
+        let key = (sender.clone(), id);
         if self.known.remove(&key) {
             self.order.retain(|other| *other != key);
         }

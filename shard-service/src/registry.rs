@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct SessionHandle {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     open: Mutex<HashMap<SessionId, SessionHandle>>,
+    /// By part, how many say that it is degraded.
+    degraded: Mutex<HashMap<&'static str, usize>>,
     limit: usize,
 }
 
@@ -32,6 +34,7 @@ impl Sessions {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             open: Mutex::new(HashMap::new()),
+            degraded: Mutex::new(HashMap::new()),
             limit,
         }
     }
@@ -47,6 +50,12 @@ impl Sessions {
         let mut open = self.lock();
         let fits = open.len() < self.limit;
         if fits {
+            for (part, _) in self.lock_degraded().iter().filter(|(_, count)| **count > 0) {
+                handle.mailbox.send(Note::Degraded {
+                    part,
+                    degraded: true,
+                });
+            }
             open.insert(id, handle);
         }
         fits
@@ -74,14 +83,34 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn degraded(&self, part: &'static str, degraded: bool, reason: &'static str) {
-        for handle in self.lock().values() {
-            handle.mailbox.send(Note::Degraded {
-                part,
-                degraded,
-                reason,
-            });
+    /// Says that a part works with less than its promises, until the answer is dropped. Sessions hear
+    /// of the first and of the last of any number at once.
+    pub(crate) fn degrade(sessions: &Arc<Self>, part: &'static str) -> Degraded {
+        let count = {
+            let mut degraded = sessions.lock_degraded();
+            let count = degraded.entry(part).or_default();
+            *count += 1;
+            *count
+        };
+        if count == 1 {
+            sessions.tell_degraded(part, true);
         }
+        Degraded {
+            sessions: Arc::clone(sessions),
+            part,
+        }
+    }
+
+    fn tell_degraded(&self, part: &'static str, degraded: bool) {
+        for handle in self.lock().values() {
+            handle.mailbox.send(Note::Degraded { part, degraded });
+        }
+    }
+
+    fn lock_degraded(&self) -> MutexGuard<'_, HashMap<&'static str, usize>> {
+        self.degraded
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Closes the sessions whose tokens were revoked; answers how many.
@@ -124,6 +153,27 @@ impl Sessions {
     pub(crate) fn close_all(&self, code: CloseCode, reason: &'static str) {
         for handle in self.lock().values() {
             handle.mailbox.send(Note::Close(code, reason));
+        }
+    }
+}
+
+/// A part works with less than its promises for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Degraded {
+    sessions: Arc<Sessions>,
+    part: &'static str,
+}
+
+impl Drop for Degraded {
+    fn drop(&mut self) {
+        let left = {
+            let mut degraded = self.sessions.lock_degraded();
+            let count = degraded.entry(self.part).or_default();
+            *count = count.saturating_sub(1);
+            *count
+        };
+        if left == 0 {
+            self.sessions.tell_degraded(self.part, false);
         }
     }
 }

@@ -3,10 +3,14 @@
 //! No copy is acknowledged before history has the message, duplicates included: so whatever the bus
 //! no longer holds, history has.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use infrachat_bus::{ConsumeLimits, Delivery, Event, Subscription, Topic};
+use infrachat_bus::{ConsumeLimits, Consumer, Delivery, Event, Subscription, Topic};
 use infrachat_proto::{
     bus::v1::{self as bus, envelope::Kind},
     chat::v1 as chat,
@@ -20,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channel::{Appended, Channel, Incoming, Known},
     partition::Partition,
-    parts::Parts,
-    presence,
+    parts::{Parts, in_time},
+    presence::Heard,
 };
 
 /// Wait before asking a dependency again.
@@ -67,11 +71,8 @@ impl Relay {
                 .consume(&self.subscription, self.limits)
                 .await
             {
-                Ok(mut consumer) => {
-                    while let Some(delivery) = consumer.next().await {
-                        self.partition.history.room().await;
-                        self.handle(delivery, &mut numbers).await;
-                    }
+                Ok(consumer) => {
+                    self.relay(consumer, &mut numbers).await;
                     tracing::warn!(subscription = %self.subscription, "the bus ended a consumer; starting another");
                 }
                 Err(err) => {
@@ -82,68 +83,104 @@ impl Relay {
         }
     }
 
-    async fn handle(&self, delivery: Delivery, numbers: &mut Numbers) {
-        let envelope = bus::Envelope::decode(delivery.event.payload.clone());
-        let read = envelope.map_err(Unreadable::from).and_then(|envelope| {
-            let names = (
-                ChannelName::new(&envelope.channel)?,
-                Region::new(&envelope.region)?,
-            );
-            Ok((names, envelope))
-        });
-        let ((name, from), envelope) = match read {
-            Ok(read) => read,
-            Err(err) => return self.set_aside(delivery, &err).await,
+    /// Relays until the consumer ends.
+    async fn relay(&self, mut consumer: Consumer, numbers: &mut Numbers) {
+        let mut held = Held::default();
+        loop {
+            self.partition.history.room().await;
+            tokio::select! {
+                delivery = consumer.next() => match delivery {
+                    Some(delivery) => self.handle(delivery, numbers, &mut held).await,
+                    None => return,
+                },
+                () = tokio::time::sleep(RETRY), if !held.is_empty() => self.release(&mut held).await,
+            }
+        }
+    }
+
+    async fn handle(&self, delivery: Delivery, numbers: &mut Numbers, held: &mut Held) {
+        let arrived = match read(&delivery) {
+            Ok(Some(arrived)) => arrived,
+            // From a newer version.
+            Ok(None) => return delivery.ack(),
+            Err(err) => return self.set_aside(delivery, &err),
         };
-        let origin = OriginId::from_text(&envelope.origin);
-        match envelope.kind {
-            Some(Kind::Message(event)) => {
-                numbers.check(&name, &origin, envelope.origin_seq);
-                match message(event, &name, &from) {
-                    Ok((message, attempt)) => {
-                        self.message(delivery, message, (origin, envelope.origin_seq), attempt)
-                            .await;
-                    }
-                    Err(err) => self.set_aside(delivery, &err).await,
+        let Arrived {
+            channel: name,
+            from,
+            origin,
+            content,
+        } = arrived;
+        numbers.check(&name, &origin.0, origin.1);
+        match content {
+            Content::Message(message, attempt) => {
+                let waiting = Waiting {
+                    message,
+                    attempt,
+                    origin,
+                    delivery,
+                };
+                // Behind those of its channel that wait already.
+                if held.has(&name) {
+                    held.push_back(waiting);
+                } else if let Err(waiting) = self.message(waiting).await {
+                    held.push_back(waiting);
                 }
             }
-            Some(Kind::Typing(event)) => {
+            Content::Typing(event) => {
                 if let Some(channel) = self.partition.loaded_channel(&name) {
                     typing(&channel, event);
                 }
                 delivery.ack();
             }
-            Some(kind) => {
-                numbers.check(&name, &origin, envelope.origin_seq);
-                if let Some(channel) = self.channel(&name).await {
-                    presence::heard(&self.parts, &channel, &from, kind).await;
-                }
+            Content::Seats(kind) => {
+                self.partition.heard(Heard {
+                    channel: name,
+                    from,
+                    kind,
+                });
                 delivery.ack();
             }
-            // From a newer version.
-            None => delivery.ack(),
         }
     }
 
-    async fn message(
-        &self,
-        delivery: Delivery,
-        message: Message,
-        (origin, origin_seq): (OriginId, u64),
-        attempt: u32,
-    ) {
-        let Some(channel) = self.channel(&message.channel).await else {
-            return;
+    /// Appends a message, or gives it back when the store can't be asked.
+    async fn message(&self, waiting: Waiting) -> Result<(), Waiting> {
+        let Ok(channel) = in_time(self.partition.channel(&waiting.message.channel)).await else {
+            return Err(waiting);
         };
-        if channel.known(&message, attempt > 1) == Known::AskHistory
-            && self.history_has(&message).await
-        {
-            return delivery.ack();
+        let Waiting {
+            message,
+            attempt,
+            origin,
+            delivery,
+        } = waiting;
+        if channel.known(&message, attempt > 1) == Known::AskHistory {
+            match in_time(self.parts.store.find_message(&message.identity())).await {
+                Err(_) => {
+                    return Err(Waiting {
+                        message,
+                        attempt,
+                        origin,
+                        delivery,
+                    });
+                }
+                Ok(Some(entry)) if entry.message.message_id <= message.message_id => {
+                    delivery.ack();
+                    return Ok(());
+                }
+                Ok(Some(entry)) => {
+                    // The smaller id wins, in every region.
+                    channel.write(message, (entry.epoch, entry.offset), origin, Some(delivery));
+                    return Ok(());
+                }
+                Ok(None) => {}
+            }
         }
         let incoming = Incoming {
             message,
-            origin,
-            origin_seq,
+            origin: origin.0,
+            origin_seq: origin.1,
             delivery: Some(delivery),
         };
         if let Appended::Duplicate {
@@ -153,35 +190,24 @@ impl Relay {
         {
             tracing::warn!(channel = %channel.name, %message_id, "a copy with another body was dropped");
         }
+        Ok(())
     }
 
-    /// The channel, as soon as history answers.
-    async fn channel(&self, name: &ChannelName) -> Option<Arc<Channel>> {
-        loop {
-            match self.partition.channel(name).await {
-                Ok(channel) => return Some(channel),
-                Err(err) => {
-                    tracing::warn!(channel = %name, %err, "a channel can't be loaded; trying again")
+    /// Tries again what had to wait, each channel in order.
+    async fn release(&self, held: &mut Held) {
+        for name in held.channels() {
+            while let Some(waiting) = held.pop_front(&name) {
+                if let Err(waiting) = self.message(waiting).await {
+                    tracing::warn!(channel = %name, "the store does not answer; messages wait");
+                    held.push_front(waiting);
+                    return;
                 }
             }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    async fn history_has(&self, message: &Message) -> bool {
-        loop {
-            match self.parts.store.find_message(&message.identity()).await {
-                Ok(found) => return found.is_some(),
-                Err(err) => {
-                    tracing::warn!(%err, "history can't be asked for a duplicate; trying again")
-                }
-            }
-            tokio::time::sleep(RETRY).await;
         }
     }
 
     /// An event that can't be understood must not come for ever: the dead-letter topic keeps it.
-    async fn set_aside(&self, delivery: Delivery, err: &Unreadable) {
+    fn set_aside(&self, delivery: Delivery, err: &Unreadable) {
         tracing::warn!(subscription = %self.subscription, %err, "an unreadable event goes to the dead-letter topic");
         let topic = Topic {
             region: self.parts.region.to_string(),
@@ -197,15 +223,103 @@ impl Relay {
         event
             .attributes
             .insert("infrachat-error".to_owned(), err.to_string());
-        loop {
-            match self.parts.bus.publish(&topic, event.clone()).await {
-                Ok(()) => return delivery.ack(),
-                Err(err) => {
-                    tracing::warn!(%err, "the dead-letter topic can't be reached; trying again")
-                }
+        let bus = Arc::clone(&self.parts.bus);
+        let setting_aside = async move {
+            while let Err(err) = bus.publish(&topic, event.clone()).await {
+                tracing::warn!(%err, "the dead-letter topic can't be reached; trying again");
+                tokio::time::sleep(RETRY).await;
             }
-            tokio::time::sleep(RETRY).await;
+            delivery.ack();
+        };
+        self.parts
+            .tasks
+            .spawn(self.stop.clone().run_until_cancelled_owned(setting_aside));
+    }
+}
+
+/// An event that can be understood.
+struct Arrived {
+    channel: ChannelName,
+    from: Region,
+    origin: (OriginId, u64),
+    content: Content,
+}
+
+enum Content {
+    Message(Message, u32),
+    Typing(bus::TypingEvent),
+    Seats(Kind),
+}
+
+fn read(delivery: &Delivery) -> Result<Option<Arrived>, Unreadable> {
+    let envelope = bus::Envelope::decode(delivery.event.payload.clone())?;
+    let channel = ChannelName::new(&envelope.channel)?;
+    let from = Region::new(&envelope.region)?;
+    let content = match envelope.kind {
+        None => return Ok(None),
+        Some(Kind::Message(event)) => {
+            let (message, attempt) = message(event, &channel, &from)?;
+            Content::Message(message, attempt)
         }
+        Some(Kind::Typing(event)) => Content::Typing(event),
+        Some(kind) => Content::Seats(kind),
+    };
+    let origin = (OriginId::from_text(&envelope.origin), envelope.origin_seq);
+    Ok(Some(Arrived {
+        channel,
+        from,
+        origin,
+        content,
+    }))
+}
+
+/// A message that was delivered and can't be appended yet.
+#[derive(Debug)]
+struct Waiting {
+    message: Message,
+    attempt: u32,
+    origin: (OriginId, u64),
+    delivery: Delivery,
+}
+
+/// Messages that wait for the store, by channel: other channels go on. Bounded, since they count as
+/// taken from the bus.
+#[derive(Debug, Default)]
+struct Held(HashMap<ChannelName, VecDeque<Waiting>>);
+
+impl Held {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn has(&self, channel: &ChannelName) -> bool {
+        self.0.contains_key(channel)
+    }
+
+    fn channels(&self) -> Vec<ChannelName> {
+        self.0.keys().cloned().collect()
+    }
+
+    fn push_back(&mut self, waiting: Waiting) {
+        self.0
+            .entry(waiting.message.channel.clone())
+            .or_default()
+            .push_back(waiting);
+    }
+
+    fn push_front(&mut self, waiting: Waiting) {
+        self.0
+            .entry(waiting.message.channel.clone())
+            .or_default()
+            .push_front(waiting);
+    }
+
+    fn pop_front(&mut self, channel: &ChannelName) -> Option<Waiting> {
+        let popped = self.0.get_mut(channel).and_then(VecDeque::pop_front);
+        if popped.is_none() {
+            self.0.remove(channel);
+        }
+        popped
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use infrachat_bus::{Subscription, Topic};
+use infrachat_identity::Revocations;
 use infrachat_proto::chat::v1::server::chat_service_server::ChatServiceServer;
 use infrachat_routing::PartitionCount;
 use infrachat_runtime::{BindError, Listener, ServeError, ServeSettings};
@@ -11,8 +12,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Access,
+    callers::Callers,
     control,
     grpc::Chat,
+    history::HistoryBudget,
     ownership,
     parts::{Clock, Dependencies, Partitions, Parts, Tuning},
     presence::{self, SeatBook},
@@ -57,6 +60,7 @@ pub enum StartError {
 pub struct Shard {
     listener: Listener,
     parts: Arc<Parts>,
+    revocations: Arc<dyn Revocations>,
 }
 
 impl Shard {
@@ -70,6 +74,7 @@ impl Shard {
             bus,
             presence,
             verifier,
+            revocations,
         } = dependencies;
         let store = stores
             .get(&config.region)
@@ -94,7 +99,7 @@ impl Shard {
             stores,
             bus,
             presence,
-            verifier,
+            callers: Callers::new(verifier),
             sessions: Arc::new(Sessions::new(config.tuning.max_sessions)),
             access: Access::default(),
             seats: SeatBook::default(),
@@ -102,12 +107,17 @@ impl Shard {
             tuning: config.tuning,
             partition_count: config.partitions,
             clock: Clock::default(),
+            history_budget: Arc::new(HistoryBudget::new(config.tuning.history_backlog_bytes)),
             tasks: TaskTracker::new(),
         });
         if config.create_topics {
             create_topics(&parts).await?;
         }
-        Ok(Self { listener, parts })
+        Ok(Self {
+            listener,
+            parts,
+            revocations,
+        })
     }
 
     /// Where it listens.
@@ -122,7 +132,12 @@ impl Shard {
     /// # Errors
     /// When the listener fails.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
-        let Self { listener, parts } = self;
+        let Self {
+            listener,
+            parts,
+            revocations,
+        } = self;
+        let stop = stop.child_token();
         let sessions = TaskTracker::new();
         let background = TaskTracker::new();
         let end = CancellationToken::new();
@@ -130,6 +145,11 @@ impl Shard {
             end.clone()
                 .run_until_cancelled_owned(presence::maintain(Arc::clone(&parts))),
         );
+        let load = {
+            let parts = Arc::clone(&parts);
+            async move { parts.callers.load(&*revocations).await }
+        };
+        background.spawn(end.clone().run_until_cancelled_owned(load));
         for source in parts.stores.keys() {
             let follow = control::follow(Arc::clone(&parts), source.clone());
             background.spawn(end.clone().run_until_cancelled_owned(follow));
@@ -147,7 +167,14 @@ impl Shard {
         *routes.axum_router_mut() =
             std::mem::take(routes.axum_router_mut()).route("/healthz", healthz);
         let closed = CancellationToken::new();
-        let serving = listener.serve(routes, ServeSettings::default(), closed.clone());
+        let serving = async {
+            let served = listener
+                .serve(routes, ServeSettings::default(), closed.clone())
+                .await;
+            // Without a port there is nothing to hold partitions for.
+            stop.cancel();
+            served
+        };
         let drain = async {
             stop.cancelled().await;
             health.set_not_serving::<ChatServiceServer<Chat>>().await;
@@ -165,10 +192,11 @@ impl Shard {
 /// Sends everyone away, and closes those who stay.
 async fn drain(parts: &Parts, owning: tokio::task::JoinHandle<()>, sessions: &TaskTracker) {
     let grace = parts.tuning.drain;
-    parts.sessions.go_away(grace / 2);
     if let Err(err) = owning.await {
         tracing::error!(%err, "giving partitions back failed");
     }
+    // Only now: who is sent away is not sent back here.
+    parts.sessions.go_away(grace / 2);
     sessions.close();
     if tokio::time::timeout(grace, sessions.wait()).await.is_err() {
         parts.sessions.close_all(

@@ -5,6 +5,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{ChannelName, Epoch, Offset, Region};
 
 const VERSION: u8 = 1;
+/// A position is encoded again for each message that is replayed, so what clients send is bounded.
+const MAX_REGIONS: usize = 16;
 
 /// Where in a channel a session is.
 ///
@@ -98,6 +100,9 @@ impl Position {
         let offset = Offset(take_varint(&mut rest)?);
         let mut seen = Vec::new();
         while !rest.is_empty() {
+            if seen.len() == MAX_REGIONS {
+                return Err(BadPosition::Malformed);
+            }
             seen.push((
                 RegionTag(u32::from_le_bytes(take(&mut rest)?)),
                 take_varint(&mut rest)?,

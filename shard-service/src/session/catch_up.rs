@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Entries of one page of history.
-const PAGE: usize = 200;
+const PAGE: usize = 100;
 /// Most recent messages that a join without a position may ask for.
 const MOST_RECENT: usize = 200;
 

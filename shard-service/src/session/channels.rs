@@ -8,7 +8,7 @@ use infrachat_proto::{
     Refusal,
     chat::v1::{self as chat, server_event::Kind},
 };
-use infrachat_types::{ChannelName, CloseCode, ErrorCode, SlowReaderPolicy};
+use infrachat_types::{ChannelName, CloseCode, ErrorCode, SessionId, SlowReaderPolicy};
 
 use super::{
     Session,
@@ -16,10 +16,12 @@ use super::{
     frames::channel_name,
 };
 use crate::{
-    channel::{Channel, Reader},
+    channel::Channel,
     log::{Cursor, Read},
     partition::Partition,
+    parts::in_time,
     presence::{self, Roster},
+    reader::Reader,
 };
 
 /// Wait before a channel that moves is looked for again.
@@ -73,7 +75,7 @@ impl Session {
             self.redirect(&name, number, "another shard serves the channel");
             return Ok(());
         };
-        let channel = partition.channel(&name).await.map_err(|err| {
+        let channel = in_time(partition.channel(&name)).await.map_err(|err| {
             let text = format!("the channel can't be loaded at the moment ({err}): try again");
             Refusal::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1))
         })?;
@@ -90,7 +92,8 @@ impl Session {
         let seat = Seat {
             user: self.user.clone(),
             region: self.parts.region.clone(),
-            session: self.id.clone(),
+            // One for each join, so that giving up an earlier one can't take it away.
+            session: SessionId::from_text(&format!("{}.{}", self.id, self.next_number)),
         };
         let roster = presence::arrive(&self.parts, &partition, &channel, &seat).await;
         self.say(Kind::Joined(joined(&name, number, &join, &start, roster)));
@@ -169,11 +172,16 @@ impl Session {
         });
     }
 
-    /// Reads on in a channel that has something to read.
-    pub(super) async fn read_channel(&mut self, number: u64, budget: usize, out: &mut Vec<Bytes>) {
+    /// Reads on in a channel that has something to read; answers whether history was asked for it.
+    pub(super) async fn read_channel(
+        &mut self,
+        number: u64,
+        budget: usize,
+        out: &mut Vec<Bytes>,
+    ) -> bool {
         // Left in the meantime.
         let Some(seated) = self.channels.get_mut(&number) else {
-            return;
+            return false;
         };
         seated.reader.about_to_read();
         if !seated.partition.is_open() {
@@ -181,10 +189,11 @@ impl Session {
             let partition = seated.partition.number;
             self.give_up_seat(&name);
             self.redirect(&name, partition, "the channel moved to another shard");
-            return;
+            return false;
         }
         if let Some(replay) = &mut seated.replay {
-            match catch_up::step(&self.parts, &seated.channel, replay, &seated.cursor).await {
+            let step = catch_up::step(&self.parts, &seated.channel, replay, &seated.cursor);
+            match in_time(step).await {
                 Ok(step) => {
                     out.extend(step.entries);
                     if let Some(cursor) = step.live {
@@ -202,7 +211,7 @@ impl Session {
                     });
                 }
             }
-            return;
+            return true;
         }
         let threshold = self.parts.tuning.slow_reader_pending;
         match seated
@@ -213,6 +222,7 @@ impl Session {
             Read::More => seated.reader.wake(),
             Read::Slow => self.slow(number, out).await,
         }
+        false
     }
 
     /// The reader is too far behind in a channel.

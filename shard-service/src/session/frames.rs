@@ -6,7 +6,7 @@ use infrachat_proto::{
     bus::v1 as bus,
     chat::v1::{self as chat, client_frame, server_event::Kind},
 };
-use infrachat_types::{ChannelName, ErrorCode};
+use infrachat_types::{ChannelName, ClientMessageId, ErrorCode};
 use tokio::time::Instant;
 
 use super::{Note, Session, handshake};
@@ -63,7 +63,19 @@ impl Session {
                 message_id: message.message_id.to_string(),
                 duplicate: true,
             })),
-            Err(refusal) => self.say(refusal.into_event(&name, id)),
+            Err(refusal) => {
+                if refusal.code.retryable() {
+                    self.hold_back_after(&name, &id);
+                }
+                self.say(refusal.into_event(&name, id));
+            }
+        }
+    }
+
+    /// A message was not taken, and will come again: what is said after it must not pass it.
+    fn hold_back_after(&mut self, name: &str, id: &[u8]) {
+        if let (Ok(seated), Ok(id)) = (self.seated(name), ClientMessageId::from_bytes(id)) {
+            seated.channel.refuse(&self.user, id);
         }
     }
 
@@ -112,9 +124,9 @@ impl Session {
     }
 
     async fn reauthenticate(&mut self, renewal: chat::Reauthenticate) {
-        let claims = match self.parts.verifier.verify(&renewal.access_token).await {
+        let claims = match self.parts.callers.check(&renewal.access_token).await {
             Ok(claims) => claims,
-            Err(err) => return self.refuse(Refusal::new(err.code(), err.to_string()), ""),
+            Err(refusal) => return self.refuse(refusal, ""),
         };
         if claims.user != self.user {
             let text = format!(
@@ -162,15 +174,19 @@ impl Session {
                 channel: channel.to_string(),
                 up_to: up_to.to_string(),
             }),
-            Note::Degraded {
-                part,
-                degraded,
-                reason,
-            } => Kind::Degraded(chat::Degraded {
-                part: part.to_owned(),
-                degraded,
-                reason: reason.to_owned(),
-            }),
+            Note::Degraded { part, degraded } => {
+                let reason = if degraded {
+                    "does not work as it should"
+                } else {
+                    "works again"
+                };
+                let reason = format!("{part} {reason} in this region");
+                Kind::Degraded(chat::Degraded {
+                    part: part.to_owned(),
+                    degraded,
+                    reason,
+                })
+            }
             Note::GoAway { reconnect_after } => Kind::GoAway(chat::GoAway {
                 reconnect_after_ms: u32::try_from(reconnect_after.as_millis()).unwrap_or(u32::MAX),
                 reason: "the shard stops: connect to another".to_owned(),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use infrachat_identity::Claims;
-use infrachat_proto::chat::v1::{self as chat, client_frame::Kind};
+use infrachat_proto::{
+    Refusal,
+    chat::v1::{self as chat, client_frame::Kind},
+};
 use infrachat_types::{CloseCode, ErrorCode, SessionId, unix_millis};
 use prost::Message as _;
 use tonic::Streaming;
@@ -68,21 +71,21 @@ pub(crate) async fn admit(
             "the first frame must be Hello".to_owned(),
         ));
     };
-    let claims = parts
-        .verifier
-        .verify(&hello.access_token)
-        .await
-        .map_err(|err| {
-            let code = match err.code() {
-                ErrorCode::TokenExpired => CloseCode::TokenExpired,
-                ErrorCode::TokenRevoked => CloseCode::TokenRevoked,
-                ErrorCode::Unavailable => CloseCode::KeysUnavailable,
-                _ => CloseCode::Unauthenticated,
-            };
-            (code, err.to_string())
-        })?;
+    let checked = parts.callers.check(&hello.access_token).await;
+    let claims = checked.map_err(not_admitted)?;
     let heartbeat = Heartbeat::agree(hello.heartbeat_interval_ms, parts.tuning.heartbeat_interval);
     Ok(Some(Admitted { claims, heartbeat }))
+}
+
+/// Why a client whose token was refused does not come in.
+pub(crate) fn not_admitted(refusal: Refusal) -> Closing {
+    let code = match refusal.code {
+        ErrorCode::TokenExpired => CloseCode::TokenExpired,
+        ErrorCode::TokenRevoked => CloseCode::TokenRevoked,
+        ErrorCode::Unavailable => CloseCode::KeysUnavailable,
+        _ => CloseCode::Unauthenticated,
+    };
+    (code, refusal.message)
 }
 
 /// Reads a frame.

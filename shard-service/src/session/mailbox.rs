@@ -28,11 +28,7 @@ pub(crate) enum Note {
         up_to: MessageId,
     },
     /// The region works with less than its promises, or fully again.
-    Degraded {
-        part: &'static str,
-        degraded: bool,
-        reason: &'static str,
-    },
+    Degraded { part: &'static str, degraded: bool },
     /// The shard stops soon.
     GoAway { reconnect_after: Duration },
     /// Close now.

@@ -18,14 +18,14 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
 use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName, unix_millis};
 use tokio::{sync::mpsc, time::Instant};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 pub(crate) use self::mailbox::{Mailbox, Note};
 use self::{
     channels::Seated,
     handshake::{Admitted, Closing, Heartbeat},
 };
-use crate::{channel::Ear, parts::Parts, registry::SessionHandle};
+use crate::{parts::Parts, reader::Ear, registry::SessionHandle};
 
 /// What a client is sent, frame by frame.
 pub(crate) type Outbound = mpsc::Sender<Result<Bytes, Status>>;
@@ -83,6 +83,11 @@ pub(crate) async fn serve(parts: Arc<Parts>, mut inbound: Streaming<Bytes>, outb
     if !parts.sessions.insert(id.clone(), handle) {
         let reason = "this shard has as many sessions as it takes: try again later";
         return turn_away(&outbound, &(CloseCode::TooManySessions, reason.to_owned())).await;
+    }
+    // One that was revoked while the session was not known yet closed nothing.
+    if let Err(refusal) = parts.callers.still_good(claims).await {
+        parts.sessions.remove(&id);
+        return turn_away(&outbound, &handshake::not_admitted(refusal)).await;
     }
     let session = Session::new(&parts, id.clone(), &admitted, (mailbox, notes));
     tracing::debug!(session = %id, user = %claims.user, "a session opened");
@@ -167,6 +172,9 @@ impl Session {
                 },
                 frame = inbound.message(), if listening => match frame {
                     Ok(Some(frame)) => self.heard(frame).await,
+                    Err(err) if err.code() == Code::OutOfRange => {
+                        self.close((CloseCode::BadFrame, err.message().to_owned()));
+                    }
                     Ok(None) | Err(_) => break "the client left",
                 },
                 Some(note) = self.notes.recv() => self.note(note),
@@ -195,13 +203,16 @@ impl Session {
 
     /// When the next of the session's deadlines may come.
     fn next_check(&self) -> Instant {
+        if let Some(end) = self.closing {
+            return end;
+        }
         let left = self.auth_expires_at.saturating_sub(unix_millis());
         let auth = Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or_default());
         let heard = self.last_heard + self.heartbeat.timeout;
         let blocked = self
             .blocked_since
             .map(|since| since + self.heartbeat.timeout);
-        [Some(auth), Some(heard), blocked, self.closing]
+        [Some(auth), Some(heard), blocked]
             .into_iter()
             .flatten()
             .min()
@@ -258,7 +269,10 @@ impl Session {
             && let Some(number) = self.ear.take()
         {
             let before = pieces.len();
-            self.read_channel(number, FRAME - size, &mut pieces).await;
+            if self.read_channel(number, FRAME - size, &mut pieces).await {
+                // A page of history took its time: others have their turn first.
+                break;
+            }
             size += pieces[before..].iter().map(Bytes::len).sum::<usize>();
         }
         match pieces.len() {
