@@ -1,0 +1,184 @@
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::*;
+
+struct Sender {
+    outgoing: Outgoing,
+    channel: ChannelName,
+    waiting: Arc<Semaphore>,
+    now: Instant,
+    shard: Arc<str>,
+}
+
+impl Sender {
+    fn new() -> Self {
+        Self {
+            outgoing: Outgoing::default(),
+            channel: ChannelName::new("#general").expect("valid"),
+            waiting: Arc::new(Semaphore::new(100)),
+            now: Instant::now(),
+            shard: "shard-0".into(),
+        }
+    }
+
+    fn say(&mut self, body: &'static str) -> oneshot::Receiver<Result<Ack, ClientError>> {
+        let (reply, answer) = oneshot::channel();
+        let permit = Arc::clone(&self.waiting).try_acquire_owned().expect("room");
+        self.outgoing.push(Draft {
+            id: ClientMessageId::random(),
+            body: Bytes::from_static(body.as_bytes()),
+            deadline: self.now + Duration::from_secs(30),
+            reply,
+            permit,
+        });
+        answer
+    }
+
+    /// Everything that is due, as (body, attempt).
+    fn wire(&mut self) -> Vec<chat::Publish> {
+        std::iter::from_fn(|| self.outgoing.next_to_send(&self.channel, self.now)).collect()
+    }
+
+    fn ack(&mut self, sent: &chat::Publish, millis: u64) {
+        let shard = Arc::clone(&self.shard);
+        self.outgoing
+            .acked(id(sent), MessageId::floor_of(millis), false, &shard);
+    }
+
+    fn refuse(&mut self, sent: &chat::Publish, code: ErrorCode, wait: Duration) {
+        self.outgoing
+            .refused(id(sent), Refusal::new(code, "no"), wait, self.now);
+    }
+}
+
+fn id(sent: &chat::Publish) -> ClientMessageId {
+    ClientMessageId::from_bytes(&sent.client_message_id).expect("16 bytes")
+}
+
+fn bodies(sent: &[chat::Publish]) -> Vec<(&str, u32)> {
+    sent.iter()
+        .map(|publish| {
+            (
+                std::str::from_utf8(&publish.body).expect("UTF-8"),
+                publish.attempt,
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn each_message_names_the_one_before_it_and_the_newest_id() {
+    let mut sender = Sender::new();
+    let answer = sender.say("a");
+    let _b = sender.say("b");
+    let first = sender.wire();
+    assert_eq!(first[0].after, None);
+    let after = first[1].after.as_ref().expect("a comes before");
+    assert_eq!(after.client_message_id, first[0].client_message_id);
+    assert_eq!(after.message_id, "");
+    sender.ack(&first[0], 5);
+    sender.ack(&first[1], 6);
+    sender.outgoing.stable(MessageId::floor_of(6));
+    assert!(answer.await.expect("answered").is_ok());
+    let _c = sender.say("c");
+    let after = sender.wire()[0].after.clone().expect("b comes before");
+    assert_eq!(after.client_message_id, first[1].client_message_id);
+    assert_eq!(after.message_id, MessageId::floor_of(6).to_string());
+}
+
+#[test]
+fn what_is_refused_for_now_is_sent_again_with_all_that_followed_it_in_order() {
+    let mut sender = Sender::new();
+    let _answers = ["a", "b", "c"].map(|body| sender.say(body));
+    let first = sender.wire();
+    let wait = Duration::from_millis(100);
+    sender.refuse(&first[0], ErrorCode::Unavailable, wait);
+    sender.refuse(&first[1], ErrorCode::OutOfOrder, wait);
+    assert!(
+        sender.wire().is_empty(),
+        "nothing passes the one that waits"
+    );
+    assert_eq!(sender.outgoing.next_time(), Some(sender.now + wait));
+    sender.now += wait;
+    let again = sender.wire();
+    assert_eq!(bodies(&again), [("a", 2), ("b", 2)]);
+    assert_eq!(again[0].client_message_id, first[0].client_message_id);
+    sender.refuse(&first[2], ErrorCode::OutOfOrder, wait);
+    assert_eq!(bodies(&sender.wire()), [("c", 2)]);
+}
+
+#[tokio::test]
+async fn what_can_never_succeed_fails_and_the_next_names_the_one_before_it() {
+    let mut sender = Sender::new();
+    let _a = sender.say("a");
+    let bad = sender.say("too large");
+    let first = sender.wire();
+    sender.refuse(&first[1], ErrorCode::BodyTooLarge, Duration::ZERO);
+    let err = bad.await.expect("answered").expect_err("refused");
+    assert_eq!(err.code(), Some(ErrorCode::BodyTooLarge));
+    let _c = sender.say("c");
+    let after = sender.wire()[0].after.clone().expect("a comes before");
+    assert_eq!(after.client_message_id, first[0].client_message_id);
+}
+
+#[test]
+fn a_lost_connection_resends_what_was_not_acknowledged() {
+    let mut sender = Sender::new();
+    let _answers = ["a", "b", "c"].map(|body| sender.say(body));
+    let first = sender.wire();
+    sender.ack(&first[0], 5);
+    sender.outgoing.connection_lost();
+    sender.outgoing.joined_on("shard-0");
+    let again = sender.wire();
+    assert_eq!(bodies(&again), [("b", 2), ("c", 2)]);
+    assert_eq!(again[0].client_message_id, first[1].client_message_id);
+}
+
+#[test]
+fn on_another_shard_what_history_may_not_have_goes_first() {
+    let mut sender = Sender::new();
+    let _answers = ["a", "b", "c"].map(|body| sender.say(body));
+    let first = sender.wire();
+    sender.ack(&first[0], 5);
+    sender.ack(&first[1], 6);
+    sender.outgoing.stable(MessageId::floor_of(5));
+    sender.outgoing.connection_lost();
+    sender.outgoing.joined_on("shard-1");
+    let again = sender.wire();
+    assert_eq!(bodies(&again), [("b", 2), ("c", 2)]);
+    let after = again[0].after.as_ref().expect("a comes before");
+    assert_eq!(
+        after.message_id,
+        MessageId::floor_of(5).to_string(),
+        "not its own id"
+    );
+    assert!(!sender.outgoing.is_settled());
+}
+
+#[tokio::test]
+async fn a_message_fails_at_its_deadline_and_frees_its_place() {
+    let mut sender = Sender::new();
+    let answer = sender.say("a");
+    sender.wire();
+    assert_eq!(sender.waiting.available_permits(), 99);
+    sender.now += Duration::from_secs(30);
+    assert_eq!(sender.outgoing.next_time(), Some(sender.now));
+    sender.outgoing.expire(sender.now, Duration::from_secs(30));
+    let err = answer.await.expect("answered").expect_err("timed out");
+    assert!(matches!(err, ClientError::TimedOut { .. }), "{err}");
+    assert_eq!(sender.waiting.available_permits(), 100);
+    assert!(sender.outgoing.is_settled());
+}
+
+#[test]
+fn acknowledged_messages_are_kept_within_bounds() {
+    let mut sender = Sender::new();
+    for millis in 0..u64::try_from(UNSTABLE).expect("small") + 50 {
+        drop(sender.say("a"));
+        let sent = sender.wire();
+        sender.ack(&sent[0], millis);
+    }
+    assert_eq!(sender.outgoing.entries.len(), UNSTABLE);
+}
