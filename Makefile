@@ -22,8 +22,24 @@ chat: ## Open the terminal client: make chat USER=alice SERVER=localhost:8001
 	@cargo build --quiet --package infrachat-client
 	@./target/debug/infrachat --server $(SERVER) --user $(CHAT_USER) chat $(ARGS)
 
+.PHONY: emulators
+emulators: ## Start the Pub/Sub and Firestore emulators and Redis, and print what to export
+	@infra/local-emulators/run.sh $(ARGS)
+
+.PHONY: services
+services: ## Install what tests and emulators need from the system's packages: redis-server
+	@command -v redis-server >/dev/null || { \
+	    echo "installing redis-server"; \
+	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	    if command -v apt-get >/dev/null; then \
+	        $$sudo apt-get update -qq && $$sudo apt-get install -y -qq redis-server >/dev/null; \
+	    else \
+	        echo "install redis-server with this system's package manager, then try again" >&2; exit 1; \
+	    fi; }
+
 .PHONY: test
-test: ## Run all tests, after installing what they need
+test: services ## Run all tests, after installing what they need
+	cargo build --workspace --bins
 	cargo test --workspace
 
 .PHONY: format

@@ -5,7 +5,9 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
 
 mod raw;
+mod room;
 mod stack;
 
 pub use raw::{RawSession, Received};
-pub use stack::{ASIA, TestStack, WEST, bearer, channel, user};
+pub use room::{Room, closes};
+pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, user};

@@ -5,6 +5,7 @@ use std::{ops::Deref, time::Duration};
 use infrachat_client::{Client, Options, Password, SignIn};
 use infrachat_local::{LocalConfig, LocalStack, Ports, RegionConfig};
 use infrachat_proto::{
+    Refusal,
     chat::v1::{self as chat, chat_service_client::ChatServiceClient},
     gatekeeper::v1::{self as gatekeeper, gatekeeper_service_client::GatekeeperServiceClient},
     switchboard::v1::{self as switchboard, switchboard_service_client::SwitchboardServiceClient},
@@ -169,6 +170,13 @@ impl TestStack {
         session.join(in_channel).await;
         session
     }
+}
+
+/// The stable code of a call that must have been refused.
+pub fn code<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) -> &'static str {
+    Refusal::from_status(&answer.expect_err("refused"))
+        .code
+        .as_str()
 }
 
 /// A request with an access token.

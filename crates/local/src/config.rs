@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use infrachat_bus::FabricConfig;
+use infrachat_identity::SigningKey;
 use infrachat_routing::PartitionCount;
 use infrachat_shard::Tuning;
 use infrachat_types::Region;
@@ -40,6 +41,8 @@ pub struct LocalConfig {
     pub partitions: PartitionCount,
     /// The shards' sizes, limits and times.
     pub tuning: Tuning,
+    /// The key that every Gatekeeper signs with; none: each makes its own.
+    pub signing_key: Option<SigningKey>,
     /// Registrations a minute from one address.
     pub registrations_per_minute: NonZeroU32,
     /// Sign-ins a minute from one address.
@@ -59,6 +62,7 @@ impl LocalConfig {
             fabric: FabricConfig::default(),
             partitions: PartitionCount::default(),
             tuning: Tuning::default(),
+            signing_key: None,
             registrations_per_minute: many,
             sign_ins_per_minute: many,
         }

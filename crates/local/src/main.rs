@@ -7,6 +7,11 @@ use infrachat_bus::FabricConfig;
 use infrachat_local::{LocalConfig, LocalStack, Ports, RegionConfig};
 use infrachat_types::Region;
 
+// glibc keeps the 19 MiB of every password hash in one of its many arenas: after a few hundred sign-ins
+// that is a gigabyte.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Runs InfraChat with two regions in one process. Nothing is kept when it ends.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -107,11 +107,15 @@ impl LocalStack {
         let mut prepared = Vec::new();
         for region in &config.regions {
             let address = format!("{}:{}", config.host, region.ports.gatekeeper);
+            let signing_key = match &config.signing_key {
+                Some(key) => key.clone(),
+                None => SigningKey::generate()?,
+            };
             prepared.push(Prepared {
                 config: region.clone(),
                 gatekeeper: Listener::bind(&address).await?,
                 store: Arc::new(MemoryMetadata::new()),
-                keys: KeyRing::new(SigningKey::generate()?),
+                keys: KeyRing::new(signing_key),
                 issuer: TokenIssuer::default_name(&region.region),
             });
         }
@@ -144,6 +148,7 @@ impl LocalStack {
                 verifier: Arc::new(TokenVerifier::new(Arc::new(RemoteKeys::new(
                     issuers.clone(),
                 )?))),
+                revocations: Arc::new(MemoryRevocations::new()),
             };
             let switchboard = bind_switchboard(&config, &region.config, &parts).await?;
             let mut running = RunningRegion {
@@ -323,7 +328,7 @@ async fn bind_gatekeeper(
         stores: region.parts.stores.clone(),
         bus: Arc::new(fabric.bus(region.region.as_str())),
         limiter: Arc::new(MemoryLimiter::new()),
-        revocations: Arc::new(MemoryRevocations::new()),
+        revocations: Arc::clone(&region.parts.revocations),
         keys,
     };
     Ok(Gatekeeper::on(listener, settings, dependencies).await?)
