@@ -13,6 +13,10 @@ const PROTOS: [&str; 2] = [
 /// What is only needed to read the options in the files.
 const OPTIONS: &str = "google.api";
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "cargo tells build scripts where to write this way"
+)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
     let mut compiler = Compiler::new(["proto"])?;

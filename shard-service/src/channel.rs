@@ -1,7 +1,7 @@
 //! One channel on the shard that owns its partition: its log, who reads it, and what it has seen.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use infrachat_bus::Delivery;
 use infrachat_metadata::HistoryEntry;
-use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
+use infrachat_proto::chat::v1::server_event::Kind;
 use infrachat_types::{
     ChannelName, ClientMessageId, Epoch, Message, MessageId, Offset, OriginId, Position, Region,
     RegionTag, SessionId, UserName,
@@ -17,6 +17,7 @@ use infrachat_types::{
 use tokio::time::Instant;
 
 use crate::{
+    comings::{self, Comings},
     dedupe::DuplicateWindow,
     history::HistoryQueue,
     log::{Cursor, Entry, Place, Read, Ring, RingLimits, Skipped},
@@ -24,11 +25,6 @@ use crate::{
     refused::Refused,
     session::Mailbox,
 };
-
-/// Presence changes wait this long for others, so that many at once are one event.
-const PRESENCE_BATCH: Duration = Duration::from_millis(50);
-/// Names in one presence event; beyond, only the count is told.
-const PRESENCE_NAMES: usize = 200;
 
 /// Sizes of a channel's structures.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +59,7 @@ struct Inner {
     waiting: BTreeMap<Place, Vec<(Mailbox, MessageId)>>,
     origin: Origin,
     refused: Refused,
-    presence: PresenceChanges,
+    comings: Comings,
     idle_since: Option<Instant>,
 }
 
@@ -72,14 +68,6 @@ struct Inner {
 struct Origin {
     id: OriginId,
     next: u64,
-}
-
-#[derive(Debug, Default)]
-struct PresenceChanges {
-    came: BTreeSet<UserName>,
-    went: BTreeSet<UserName>,
-    count: usize,
-    flush_due: bool,
 }
 
 /// The newest entries of a channel's history, in append order.
@@ -182,7 +170,7 @@ impl Channel {
                 next: 1,
             },
             refused: Refused::default(),
-            presence: PresenceChanges::default(),
+            comings: Comings::default(),
             idle_since: None,
         };
         for entry in tail.iter().skip(usize::from(!complete)) {
@@ -389,40 +377,14 @@ impl Channel {
         went: Option<UserName>,
         count: usize,
     ) {
-        let mut inner = self.lock();
-        let changes = &mut inner.presence;
-        changes.count = count;
-        if let Some(user) = came {
-            changes.went.remove(&user);
-            changes.came.insert(user);
-        }
-        if let Some(user) = went {
-            changes.came.remove(&user);
-            changes.went.insert(user);
-        }
-        if std::mem::replace(&mut changes.flush_due, true) {
+        if !self.lock().comings.note(came, went, count) {
             return;
         }
-        drop(inner);
         let channel = Arc::clone(self);
         tokio::spawn(async move {
-            tokio::time::sleep(PRESENCE_BATCH).await;
-            let changes = std::mem::take(&mut channel.lock().presence);
-            let names = |users: BTreeSet<UserName>| {
-                users
-                    .iter()
-                    .take(PRESENCE_NAMES)
-                    .map(ToString::to_string)
-                    .collect()
-            };
-            let event = Kind::Presence(chat::Presence {
-                channel: channel.name.to_string(),
-                came: names(changes.came),
-                went: names(changes.went),
-                present_count: u32::try_from(changes.count).unwrap_or(u32::MAX),
-                snapshot: false,
-            });
-            channel.append_passing(infrachat_proto::event_entry(event), None);
+            tokio::time::sleep(comings::BATCH).await;
+            let changes = std::mem::take(&mut channel.lock().comings);
+            channel.append_passing(changes.into_event(&channel.name), None);
         });
     }
 

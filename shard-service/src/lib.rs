@@ -1,13 +1,14 @@
 //! The ChatShard: long-lived sessions, and the message path between them and the bus.
 //!
-//! In the order in which a message passes: [`grpc`], [`session`], [`ingest`], [`publish`], (the bus),
-//! [`relay`], [`channel`] and its [`log`], back to [`session`] and out. Beside it: [`history`] makes it
-//! durable, [`ownership`] decides which partitions this shard serves, [`presence`] who is there, and
-//! [`control`] what was revoked or changed.
+//! In the order in which a message passes: `grpc`, `session`, `ingest`, `publish`, (the bus),
+//! `relay`, `channel` and its `log`, back to `session` and out. Beside it: `history` makes it
+//! durable, `ownership` decides which partitions this shard serves, `presence` who is there, and
+//! `control` what was revoked or changed.
 
 mod access;
 mod callers;
 mod channel;
+mod comings;
 mod control;
 mod dedupe;
 mod grpc;

@@ -7,15 +7,21 @@ mod jwks_client;
 mod keys;
 pub mod limits;
 mod passwords;
+mod redis;
 mod refresh;
 pub mod revocation;
 mod tokens;
 
 pub use jwks_client::{BadIssuerUrl, RemoteKeys};
 pub use keys::{BadKey, FixedKeys, Jwks, KeyRing, KeySource, SigningKey, VerifyingKey};
-pub use limits::{MemoryLimiter, Quota, RateLimiter, RetryAfter};
+pub use limits::{
+    FallbackLimiter, LimitsUnavailable, MemoryLimiter, Quota, RateLimiter, RedisLimiter, RetryAfter,
+};
 pub use passwords::{PasswordError, Passwords, check_policy};
+pub use redis::BadRedisUrl;
 pub use refresh::{BadRefreshToken, RefreshToken};
-pub use revocation::{MemoryRevocations, Revocation, Revocations, RevocationsUnavailable};
+pub use revocation::{
+    MemoryRevocations, RedisRevocations, Revocation, Revocations, RevocationsUnavailable,
+};
 pub use secrecy::{ExposeSecret, SecretString};
 pub use tokens::{AccessToken, Claims, SigningFailed, TokenError, TokenIssuer, TokenVerifier};

@@ -2,13 +2,17 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod fallback;
 mod memory;
+mod redis;
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
 use async_trait::async_trait;
 
+pub use fallback::FallbackLimiter;
 pub use memory::MemoryLimiter;
+pub use redis::{LimitsUnavailable, RedisLimiter};
 
 /// How much is allowed: this many at once, and again as many over each period, evenly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,6 +3,7 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod memory;
+mod redis;
 
 use std::fmt;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use infrachat_types::{TokenFamilyId, UnixMillis, UserName};
 
 pub use memory::MemoryRevocations;
+pub use redis::RedisRevocations;
 
 use crate::Claims;
 

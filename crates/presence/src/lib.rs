@@ -7,6 +7,7 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod memory;
+mod redis;
 
 use std::{fmt, time::Duration};
 
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 use infrachat_types::{ChannelName, Region, SessionId, UserName};
 
 pub use memory::MemoryPresence;
+pub use redis::RedisPresence;
 
 /// One session in one channel.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -25,7 +25,10 @@ pub type UnixMillis = i64;
 ///
 /// For stamps that people or other machines read. Intervals use the monotonic clock.
 #[must_use]
-#[allow(clippy::disallowed_types, reason = "the one place that reads the wall clock")]
+#[allow(
+    clippy::disallowed_types,
+    reason = "the one place that reads the wall clock"
+)]
 pub fn unix_millis() -> UnixMillis {
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)

@@ -54,7 +54,7 @@ pub(crate) fn parse(log: &str) -> Vec<Line> {
     lines
 }
 
-/// "[HH:MM] rest"
+/// `[HH:MM] rest`
 fn timed(line: &str) -> Option<(u32, &str)> {
     let (clock, rest) = line.strip_prefix('[')?.split_once("] ")?;
     let (hours, minutes) = clock.split_once(':')?;
