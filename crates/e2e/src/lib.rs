@@ -10,4 +10,4 @@ mod stack;
 
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
-pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, user};
+pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};

@@ -172,6 +172,19 @@ impl TestStack {
     }
 }
 
+/// Waits until something holds; a test that waits for long has failed.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        let mut every = tokio::time::interval(Duration::from_millis(10));
+        while !holds().await {
+            every.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("in vain waited until {what}"));
+}
+
 /// The stable code of a call that must have been refused.
 pub fn code<T: std::fmt::Debug>(answer: Result<T, tonic::Status>) -> &'static str {
     Refusal::from_status(&answer.expect_err("refused"))

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use infrachat_e2e::{ASIA, RawSession, Room, TestStack, WEST, channel, closes};
+use infrachat_e2e::{ASIA, RawSession, Room, TestStack, WEST, channel, closes, eventually};
 use infrachat_proto::chat::v1::{
     self as chat, SlowReaderPolicy, client_frame::Kind as Frame, server_event::Kind,
 };
@@ -188,7 +188,10 @@ async fn sessions(stack: &TestStack) -> u32 {
 
 async fn a_stalled_client_is_ended(pings: bool) {
     let mut flood = Flood::prepare(Duration::from_millis(200), 1_000).await;
-    let before = sessions_settle(&flood.stack, 2).await;
+    eventually("alice and bob are counted", async || {
+        sessions(&flood.stack).await == 2
+    })
+    .await;
     let token = flood.stack.register(WEST, "dave").await.access_token;
     let route = flood.stack.resolve(WEST, &token, "#general").await;
     let mut dave = RawSession::open(&route.endpoint).await;
@@ -207,11 +210,12 @@ async fn a_stalled_client_is_ended(pings: bool) {
     comes(charlie, "dave").await;
     let pinging = async {
         let mut every = tokio::time::interval(Duration::from_millis(50));
-        while pings {
+        loop {
             every.tick().await;
-            dave.send(Frame::Ping(chat::Ping { nonce: 0 })).await;
+            if pings {
+                dave.send(Frame::Ping(chat::Ping { nonce: 0 })).await;
+            }
         }
-        std::future::pending::<()>().await;
     };
     // Enough to fill everything between the shard and the client.
     let publishing = async {
@@ -227,16 +231,10 @@ async fn a_stalled_client_is_ended(pings: bool) {
         () = gone => {}
         () = pinging => {}
     }
-    assert_eq!(sessions_settle(&flood.stack, before).await, before);
-}
-
-/// Waits until the leases report so many sessions.
-async fn sessions_settle(stack: &TestStack, expected: u32) -> u32 {
-    let mut every = tokio::time::interval(Duration::from_millis(10));
-    while sessions(stack).await != expected {
-        every.tick().await;
-    }
-    expected
+    eventually("the session is gone", async || {
+        sessions(&flood.stack).await == 2
+    })
+    .await;
 }
 
 async fn comes(session: &mut RawSession, user: &str) {
