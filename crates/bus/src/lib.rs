@@ -16,6 +16,9 @@ mod consumer;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod memory;
+#[cfg(feature = "pubsub")]
+mod pubsub;
+mod redis_streams;
 
 use std::{collections::BTreeMap, fmt};
 
@@ -25,6 +28,9 @@ use futures::future::BoxFuture;
 
 pub use consumer::{Acker, ConsumeLimits, Consumer, Delivery, DeliverySink};
 pub use memory::{FabricConfig, Faults, MemoryBus, MemoryFabric};
+#[cfg(feature = "pubsub")]
+pub use pubsub::{ConnectError, PublishLimits, PubsubBus, PubsubConfig, PubsubEndpoint};
+pub use redis_streams::{RedisStreamsBus, RedisStreamsConfig};
 
 /// Where events of a kind go: a name within a region.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,6 +6,8 @@
 mod channels;
 #[cfg(feature = "contract")]
 pub mod contract;
+#[cfg(feature = "firestore")]
+mod firestore;
 mod history;
 mod memory;
 mod routing;
@@ -13,6 +15,8 @@ mod users;
 
 use std::fmt;
 
+#[cfg(feature = "firestore")]
+pub use self::firestore::{FirestoreConfig, FirestoreMetadata};
 pub use channels::{ChannelRecord, Channels};
 pub use history::{Direction, History, HistoryEntry, HistoryPage};
 pub use memory::{DEFAULT_HISTORY_LIMIT, MemoryMetadata};

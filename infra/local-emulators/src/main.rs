@@ -12,6 +12,8 @@ use crate::options::Options;
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     infrachat_runtime::telemetry::init("info");
+    // Which cryptography the pushing client uses; an error means that it is settled already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let faults = Faults::new(options.settings()?, options.seed);
     let clock = Clock::start();
     let control = Control::bind(&options.control, faults.clone(), clock.clone()).await?;

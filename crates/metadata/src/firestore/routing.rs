@@ -1,0 +1,287 @@
+//! Leases and ownerships on Firestore.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use firestore::gcloud_sdk::google::firestore::v1::document_transform::{
+    FieldTransform,
+    field_transform::{ServerValue, TransformType},
+};
+use infrachat_types::{Epoch, OriginId, ShardId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    FirestoreMetadata,
+    calls::{At, CallError, Found, If, delete, put},
+    documents::Damaged,
+    query::Query,
+};
+use crate::{Lease, LeaseState, LeaseView, MetadataError, Ownership, Routing};
+
+const LEASES: &str = "leases";
+const PARTITIONS: &str = "partitions";
+
+#[derive(Serialize, Deserialize)]
+struct StoredLease {
+    shard: String,
+    incarnation: String,
+    endpoint: String,
+    zone: String,
+    sessions: u32,
+    #[serde(with = "StateText")]
+    state: LeaseState,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "LeaseState", rename_all = "snake_case")]
+enum StateText {
+    Active,
+    Draining,
+    Suspect,
+}
+
+impl From<&Lease> for StoredLease {
+    fn from(lease: &Lease) -> Self {
+        Self {
+            shard: lease.shard.to_string(),
+            incarnation: lease.incarnation.to_string(),
+            endpoint: lease.endpoint.clone(),
+            zone: lease.zone.clone(),
+            sessions: lease.sessions,
+            state: lease.state,
+        }
+    }
+}
+
+impl StoredLease {
+    fn lease(self) -> Result<Lease, Damaged> {
+        Ok(Lease {
+            shard: ShardId::new(&self.shard)?,
+            incarnation: OriginId::from_text(&self.incarnation),
+            endpoint: self.endpoint,
+            zone: self.zone,
+            sessions: self.sessions,
+            state: self.state,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredOwnership {
+    partition: u32,
+    epoch: u64,
+    owner: Option<String>,
+    incarnation: String,
+}
+
+impl From<&Ownership> for StoredOwnership {
+    fn from(ownership: &Ownership) -> Self {
+        Self {
+            partition: ownership.partition,
+            epoch: ownership.epoch.0,
+            owner: ownership.owner.as_ref().map(ShardId::to_string),
+            incarnation: ownership.incarnation.to_string(),
+        }
+    }
+}
+
+impl StoredOwnership {
+    fn ownership(self) -> Result<Ownership, Damaged> {
+        let owner = self.owner.as_deref().map(ShardId::new);
+        Ok(Ownership {
+            partition: self.partition,
+            epoch: Epoch(self.epoch),
+            owner: owner.transpose()?,
+            incarnation: OriginId::from_text(&self.incarnation),
+        })
+    }
+}
+
+/// Whether the partition, as it was read, is owned under this very epoch.
+pub(super) fn check_owned(
+    partition: u32,
+    epoch: Epoch,
+    found: Option<&Found>,
+) -> Result<(), CallError> {
+    let ownership = found
+        .map(|found| found.decode(StoredOwnership::ownership))
+        .transpose()?;
+    match ownership {
+        Some(current) if current.owner.is_some() && current.epoch == epoch => Ok(()),
+        other => Err(CallError::Final(MetadataError::Fenced {
+            partition,
+            current: other.map_or(0, |current| current.epoch.0),
+        })),
+    }
+}
+
+impl FirestoreMetadata {
+    fn lease_name(&self, shard: &ShardId) -> String {
+        self.calls.name(LEASES, shard.as_str())
+    }
+
+    pub(super) fn partition_name(&self, partition: u32) -> String {
+        self.calls.name(PARTITIONS, &partition.to_string())
+    }
+
+    async fn try_renew_lease(&self, lease: &Lease) -> Result<(), CallError> {
+        let name = self.lease_name(&lease.shard);
+        let mut write = put(&name, &StoredLease::from(lease), If::Always)?;
+        // A write that changes nothing would leave the update time, and so the age, as it was.
+        write.update_transforms.push(FieldTransform {
+            field_path: "renewed_at".to_owned(),
+            transform_type: Some(TransformType::SetToServerValue(
+                ServerValue::RequestTime.into(),
+            )),
+        });
+        self.calls.commit(vec![write], None).await
+    }
+
+    async fn try_end_lease(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+    ) -> Result<(), CallError> {
+        let name = self.lease_name(shard);
+        let Some(found) = self.calls.read_one(&name).await? else {
+            return Ok(());
+        };
+        if found.decode(StoredLease::lease)?.incarnation != *incarnation {
+            return Ok(());
+        }
+        let unchanged = If::as_read(Some(&found));
+        self.calls
+            .commit(vec![delete(&name, unchanged)], None)
+            .await
+    }
+
+    async fn try_leases(&self) -> Result<Vec<LeaseView>, CallError> {
+        let found = self.calls.query(None, Query::of(LEASES).into()).await?;
+        let views = found.iter().map(|found| {
+            Ok(LeaseView {
+                lease: found.decode(StoredLease::lease)?,
+                age: found.age(),
+            })
+        });
+        views.collect()
+    }
+
+    async fn try_ownerships(&self) -> Result<Vec<Ownership>, CallError> {
+        let found = self.calls.query(None, Query::of(PARTITIONS).into()).await?;
+        let ownerships = found
+            .iter()
+            .map(|found| found.decode(StoredOwnership::ownership));
+        let mut ownerships = ownerships.collect::<Result<Vec<_>, _>>()?;
+        ownerships.sort_unstable_by_key(|ownership| ownership.partition);
+        Ok(ownerships)
+    }
+
+    /// Whether this life of the shard has a lease that is not older than `ttl`, as a transaction
+    /// sees it.
+    async fn lives(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+        transaction: &[u8],
+    ) -> Result<bool, CallError> {
+        let at = At::Transaction(transaction.to_vec());
+        let read = self.calls.read(vec![self.lease_name(shard)], at).await?;
+        let Some(found) = read.found.into_values().next() else {
+            return Ok(false);
+        };
+        let lease = found.decode(StoredLease::lease)?;
+        Ok(lease.incarnation == *incarnation && found.age() <= ttl)
+    }
+
+    async fn try_take_partition(
+        &self,
+        partition: u32,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Result<Epoch, CallError> {
+        let name = self.partition_name(partition);
+        let read = self.calls.read(vec![name.clone()], At::Begin).await?;
+        let former = read.found.get(&name);
+        let former = former
+            .map(|found| found.decode(StoredOwnership::ownership))
+            .transpose()?;
+        if let Some(former) = &former
+            && let Some(holder) = &former.owner
+            && (holder, &former.incarnation) != (shard, incarnation)
+            && self
+                .lives(holder, &former.incarnation, ttl, &read.transaction)
+                .await?
+        {
+            return Err(CallError::Final(MetadataError::Held {
+                partition,
+                holder: holder.to_string(),
+            }));
+        }
+        let ownership = Ownership {
+            partition,
+            epoch: Epoch(former.map_or(0, |former| former.epoch.0) + 1),
+            owner: Some(shard.clone()),
+            incarnation: incarnation.clone(),
+        };
+        let write = put(&name, &StoredOwnership::from(&ownership), If::Always)?;
+        let transaction = Some(read.transaction);
+        self.calls.commit(vec![write], transaction).await?;
+        Ok(ownership.epoch)
+    }
+
+    async fn try_release_partition(&self, partition: u32, epoch: Epoch) -> Result<(), CallError> {
+        let name = self.partition_name(partition);
+        let Some(found) = self.calls.read_one(&name).await? else {
+            return Ok(());
+        };
+        let mut ownership = found.decode(StoredOwnership::ownership)?;
+        if ownership.epoch != epoch || ownership.owner.take().is_none() {
+            return Ok(());
+        }
+        let unchanged = If::as_read(Some(&found));
+        let write = put(&name, &StoredOwnership::from(&ownership), unchanged)?;
+        self.calls.commit(vec![write], None).await
+    }
+}
+
+#[async_trait]
+impl Routing for FirestoreMetadata {
+    async fn renew_lease(&self, lease: Lease) -> Result<(), MetadataError> {
+        self.calls.run(|| self.try_renew_lease(&lease)).await
+    }
+
+    async fn end_lease(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+    ) -> Result<(), MetadataError> {
+        let attempt = || self.try_end_lease(shard, incarnation);
+        self.calls.run(attempt).await
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseView>, MetadataError> {
+        self.calls.run(|| self.try_leases()).await
+    }
+
+    async fn ownerships(&self) -> Result<Vec<Ownership>, MetadataError> {
+        self.calls.run(|| self.try_ownerships()).await
+    }
+
+    async fn take_partition(
+        &self,
+        partition: u32,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Result<Epoch, MetadataError> {
+        let attempt = || self.try_take_partition(partition, shard, incarnation, ttl);
+        self.calls.run(attempt).await
+    }
+
+    async fn release_partition(&self, partition: u32, epoch: Epoch) -> Result<(), MetadataError> {
+        let attempt = || self.try_release_partition(partition, epoch);
+        self.calls.run(attempt).await
+    }
+}
