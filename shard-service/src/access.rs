@@ -127,3 +127,8 @@ fn unavailable(err: &MetadataError) -> Refusal {
     )
     .retry_after(Duration::from_secs(1))
 }
+
+/// A channel's name from the wire.
+pub(crate) fn channel_name(name: &str) -> Result<ChannelName, Refusal> {
+    ChannelName::new(name).map_err(|err| Refusal::new(ErrorCode::BadChannelName, err.to_string()))
+}

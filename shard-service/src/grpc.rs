@@ -57,8 +57,7 @@ impl Chat {
 
     /// The channel, if the caller may be in it.
     async fn channel(&self, name: &str, user: &UserName) -> Result<Arc<ChannelRecord>, Refusal> {
-        let name = ChannelName::new(name)
-            .map_err(|err| Refusal::new(ErrorCode::BadChannelName, err.to_string()))?;
+        let name = access::channel_name(name)?;
         self.parts
             .access
             .check(&name, user, (&self.parts.region, &self.parts.stores))
@@ -70,8 +69,7 @@ impl Chat {
         creator: UserName,
         asked: chat::CreateChannelRequest,
     ) -> Result<Channel, Refusal> {
-        let name = ChannelName::new(&asked.name)
-            .map_err(|err| Refusal::new(ErrorCode::BadChannelName, err.to_string()))?;
+        let name = access::channel_name(&asked.name)?;
         if asked.topic.len() > TOPIC_LENGTH || asked.members.len() >= MEMBERS {
             let text =
                 format!("at most {TOPIC_LENGTH} bytes of topic and {MEMBERS} members are allowed");

@@ -137,10 +137,6 @@ async fn earlier(
     attempt: u32,
     mailbox: &Mailbox,
 ) -> Result<Option<MessageId>, Refusal> {
-    let reused = || {
-        let text = "this client_message_id was used for another message: use 16 fresh random bytes";
-        Refusal::new(ErrorCode::ClientMessageIdReused, text)
-    };
     let fresh = Message {
         message_id: MessageId::MAX,
         ..message.clone()
@@ -184,4 +180,10 @@ fn bad_request(err: impl std::fmt::Display) -> Refusal {
         ErrorCode::BadRequest,
         format!("`after` can't be used: {err}"),
     )
+}
+
+/// The identity of a message was used for another body.
+pub(crate) fn reused() -> Refusal {
+    let text = "this client_message_id was used for another message: use 16 fresh random bytes";
+    Refusal::new(ErrorCode::ClientMessageIdReused, text)
 }

@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     channel::{Appended, Channel, Incoming},
+    ingest,
     parts::Parts,
     session::Mailbox,
 };
@@ -299,9 +300,7 @@ impl Lane {
                 Appended::Duplicate {
                     same_body: false, ..
                 } => {
-                    let text = "this client_message_id was used for another message: use 16 fresh random bytes";
-                    let refusal = Refusal::new(ErrorCode::ClientMessageIdReused, text);
-                    mailbox.refused(&message, refusal);
+                    mailbox.refused(&message, ingest::reused());
                 }
                 // Another copy came first; with the same id, it is this one, back from the bus.
                 Appended::Duplicate { message_id, .. } => {

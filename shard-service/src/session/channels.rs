@@ -13,9 +13,9 @@ use infrachat_types::{ChannelName, CloseCode, ErrorCode, SessionId, SlowReaderPo
 use super::{
     Session,
     catch_up::{self, Replay},
-    frames::channel_name,
 };
 use crate::{
+    access::channel_name,
     channel::Channel,
     log::{Cursor, Read},
     partition::Partition,

@@ -6,7 +6,7 @@ use infrachat_proto::{
     bus::v1 as bus,
     chat::v1::{self as chat, client_frame, server_event::Kind},
 };
-use infrachat_types::{ChannelName, ClientMessageId, ErrorCode};
+use infrachat_types::{ClientMessageId, ErrorCode};
 use tokio::time::Instant;
 
 use super::{Note, Session, handshake};
@@ -196,9 +196,4 @@ impl Session {
         };
         self.say(kind);
     }
-}
-
-/// A channel's name from the wire.
-pub(super) fn channel_name(name: &str) -> Result<ChannelName, Refusal> {
-    ChannelName::new(name).map_err(|err| Refusal::new(ErrorCode::BadChannelName, err.to_string()))
 }
