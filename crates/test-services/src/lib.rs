@@ -1,9 +1,11 @@
 //! Real services that tests start for themselves, each on a port and in a directory of its own.
 
-mod emulators;
 mod firestore;
+mod process;
+mod pubsub;
 mod redis_server;
 
-pub use emulators::{EmulatorError, PubsubEmulator};
 pub use firestore::FirestoreEmulator;
+pub use process::EmulatorError;
+pub use pubsub::PubsubEmulator;
 pub use redis_server::{RedisServer, StartError};

@@ -1,4 +1,4 @@
-//! An emulator process for one test.
+//! The emulators' process, as a test's fixtures share it.
 
 use std::{
     fs::File,
@@ -18,8 +18,6 @@ use tokio::time::{sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often other ports are tried, when somebody else took one that was free.
 const ATTEMPTS: usize = 10;
-/// What it says once every port is its own.
-const LISTENING: &str = "PUBSUB_EMULATOR_HOST=";
 
 /// Why there is no emulator to test against. A test fails by it: it never passes untested.
 #[derive(Debug, thiserror::Error)]
@@ -41,103 +39,107 @@ pub enum EmulatorError {
     Refused(String),
 }
 
-/// A running Pub/Sub emulator with nothing in it, killed when this is dropped.
+/// Which emulator of the process a test is about; the other listens somewhere, for nobody.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Pubsub,
+    Firestore,
+}
+
+impl Kind {
+    fn arguments(self, address: &str) -> [String; 4] {
+        let (pubsub, firestore) = match self {
+            Self::Pubsub => (address, ANYWHERE),
+            Self::Firestore => (ANYWHERE, address),
+        };
+        ["--pubsub", pubsub, "--firestore", firestore].map(str::to_owned)
+    }
+
+    /// What the process says once every port is its own.
+    fn listening(self) -> &'static str {
+        match self {
+            Self::Pubsub => "PUBSUB_EMULATOR_HOST=",
+            Self::Firestore => "FIRESTORE_EMULATOR_HOST=",
+        }
+    }
+}
+
+const ANYWHERE: &str = "127.0.0.1:0";
+
+/// A running process, killed when this is dropped.
 ///
 /// The program is the one that `INFRACHAT_EMULATORS` names, else `infrachat-emulators` of the build
 /// that the test itself is of.
 #[derive(Debug)]
-pub struct PubsubEmulator {
-    /// How to reach it, gRPC and REST: `127.0.0.1:<port>`.
-    pub address: String,
+pub(crate) struct Process {
+    kind: Kind,
+    /// Where the emulator listens.
+    pub(crate) address: String,
     control: String,
     http: reqwest::Client,
-    process: Child,
+    child: Child,
     directory: TempDir,
 }
 
-impl PubsubEmulator {
+impl Process {
     /// Starts one, and answers once it serves.
-    ///
-    /// # Errors
-    /// When it was not built or does not come up.
-    pub async fn start() -> Result<Self, EmulatorError> {
-        let program = program()?;
+    pub(crate) async fn start(kind: Kind) -> Result<Self, EmulatorError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
             let directory = tempfile::tempdir()?;
             let [address, control] = [free_address()?, free_address()?];
-            let log = File::create(directory.path().join("log"))?;
-            let spawned = Command::new(&program)
-                .args(["--pubsub", &address, "--control", &control])
-                .env("FIRESTORE_EMULATOR_HOST", "127.0.0.1:0")
-                .env("NO_COLOR", "1")
-                .stdin(Stdio::null())
-                .stdout(log.try_clone()?)
-                .stderr(log)
-                .spawn();
-            let process = spawned.map_err(|err| match err.kind() {
-                ErrorKind::NotFound => EmulatorError::Missing(program.clone()),
-                _ => EmulatorError::Io(err),
-            })?;
-            let mut emulator = Self {
+            let mut process = Self {
+                kind,
+                child: spawn(kind, &address, &control, &directory)?,
                 address,
                 control,
                 http: client()?,
-                process,
                 directory,
             };
-            match emulator.wait().await {
-                Ok(()) => return Ok(emulator),
-                Err(_) if attempt < ATTEMPTS && emulator.process.try_wait()?.is_some() => {}
+            match process.wait().await {
+                Ok(()) => return Ok(process),
+                Err(_) if attempt < ATTEMPTS && process.child.try_wait()?.is_some() => {}
                 Err(err) => return Err(err),
             }
         }
     }
 
-    /// Puts faults in force, in the form that the emulator's control address takes; others end.
-    ///
-    /// # Errors
-    /// When the emulator does not know them.
-    pub async fn set_faults(&self, faults: &str) -> Result<(), EmulatorError> {
-        self.ask(Method::PUT, &self.control, "/faults", faults)
-            .await
+    /// Kills it, as a crash would.
+    pub(crate) fn stop(&mut self) -> Result<(), EmulatorError> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again at the same address, with nothing in it.
+    pub(crate) async fn start_again(&mut self) -> Result<(), EmulatorError> {
+        self.child = spawn(self.kind, &self.address, &self.control, &self.directory)?;
+        self.wait().await
+    }
+
+    /// Puts faults in force, in the form that the control address takes; others end.
+    pub(crate) async fn set_faults(&self, faults: &str) -> Result<(), EmulatorError> {
+        self.control(Method::PUT, "/faults", faults).await
     }
 
     /// Lifts all faults.
-    ///
-    /// # Errors
-    /// When the emulator does not answer.
-    pub async fn clear_faults(&self) -> Result<(), EmulatorError> {
-        self.ask(Method::DELETE, &self.control, "/faults", "").await
+    pub(crate) async fn clear_faults(&self) -> Result<(), EmulatorError> {
+        self.control(Method::DELETE, "/faults", "").await
     }
 
-    /// Ends all streams, as a failing network would.
-    ///
-    /// # Errors
-    /// When the emulator does not answer.
-    pub async fn break_streams(&self) -> Result<(), EmulatorError> {
-        let path = "/break-streams";
-        self.ask(Method::POST, &self.control, path, "{}").await
+    /// Calls the control address.
+    pub(crate) async fn control(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+    ) -> Result<(), EmulatorError> {
+        self.ask(method, &self.control, path, body).await
     }
 
-    /// Creates a resource by Pub/Sub's REST interface.
-    ///
-    /// # Errors
-    /// When the emulator does not take it.
-    pub async fn create(&self, path: &str, body: &str) -> Result<(), EmulatorError> {
-        self.ask(Method::PUT, &self.address, path, body).await
-    }
-
-    /// Deletes a resource by Pub/Sub's REST interface.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub async fn delete(&self, path: &str) -> Result<(), EmulatorError> {
-        self.ask(Method::DELETE, &self.address, path, "").await
-    }
-
-    async fn ask(
+    /// Calls an address of the process; an answer without success is an error.
+    pub(crate) async fn ask(
         &self,
         method: Method,
         address: &str,
@@ -161,8 +163,8 @@ impl PubsubEmulator {
     /// What it says tells that it listens: another process on the port would not.
     async fn wait(&mut self) -> Result<(), EmulatorError> {
         let listening = timeout(PATIENCE, async {
-            while !self.log().contains(LISTENING) {
-                if self.process.try_wait()?.is_some() {
+            while !self.log().contains(self.kind.listening()) {
+                if self.child.try_wait()?.is_some() {
                     return Err(EmulatorError::Silent(self.log()));
                 }
                 sleep(Duration::from_millis(20)).await;
@@ -180,15 +182,37 @@ impl PubsubEmulator {
     }
 }
 
-impl Drop for PubsubEmulator {
+impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended before; there is nobody to tell.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-pub(crate) fn program() -> Result<PathBuf, EmulatorError> {
+fn spawn(
+    kind: Kind,
+    address: &str,
+    control: &str,
+    directory: &TempDir,
+) -> Result<Child, EmulatorError> {
+    let program = program()?;
+    let log = File::create(directory.path().join("log"))?;
+    let spawned = Command::new(&program)
+        .args(kind.arguments(address))
+        .args(["--control", control])
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn();
+    spawned.map_err(|err| match err.kind() {
+        ErrorKind::NotFound => EmulatorError::Missing(program),
+        _ => EmulatorError::Io(err),
+    })
+}
+
+fn program() -> Result<PathBuf, EmulatorError> {
     if let Some(program) = std::env::var_os("INFRACHAT_EMULATORS") {
         return Ok(program.into());
     }
@@ -205,13 +229,13 @@ pub(crate) fn program() -> Result<PathBuf, EmulatorError> {
 }
 
 /// A port that was free a moment ago.
-pub(crate) fn free_address() -> Result<String, EmulatorError> {
+fn free_address() -> Result<String, EmulatorError> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     Ok(listener.local_addr()?.to_string())
 }
 
 /// Its TLS is never used, but there is no client without.
-pub(crate) fn client() -> Result<reqwest::Client, EmulatorError> {
+fn client() -> Result<reqwest::Client, EmulatorError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
