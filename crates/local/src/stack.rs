@@ -306,6 +306,7 @@ async fn bind_switchboard(
         stores: parts.stores.clone(),
         bus: Arc::clone(&parts.bus),
         verifier: Arc::clone(&parts.verifier),
+        revocations: Arc::clone(&parts.revocations),
     };
     Ok(Switchboard::bind(settings, dependencies).await?)
 }

@@ -4,8 +4,8 @@
 //! the store is away, the last known routes are served. Beside that, it copies what other regions
 //! decide (channels, users) into its region's store, led by the control events on the bus.
 
-mod auth;
 mod cache;
+mod callers;
 mod config;
 mod replicator;
 mod service;
@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::routing::get;
 use infrachat_bus::EventBus;
-use infrachat_identity::TokenVerifier;
+use infrachat_identity::{Revocations, TokenVerifier};
 use infrachat_metadata::Metadata;
 use infrachat_proto::switchboard::v1::switchboard_service_server::SwitchboardServiceServer;
 use infrachat_runtime::{BindError, Listener, ServeError, ServeSettings};
@@ -23,6 +23,7 @@ use infrachat_types::Region;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use callers::Callers;
 pub use config::Config;
 use replicator::Replicator;
 use service::Service;
@@ -41,6 +42,8 @@ pub struct Dependencies {
     pub bus: Arc<dyn EventBus>,
     /// Verifies access tokens.
     pub verifier: Arc<TokenVerifier>,
+    /// The region's revocations.
+    pub revocations: Arc<dyn Revocations>,
 }
 
 /// Why it could not start.
@@ -74,13 +77,15 @@ impl Switchboard {
             stores,
             bus,
             verifier,
+            revocations,
         } = dependencies;
         let Some(store) = stores.get(&region).cloned() else {
             return Err(StartError::NoStore(region));
         };
         let listener = Listener::bind(&config.listen).await?;
         let regions = stores.keys().map(ToString::to_string).collect();
-        let service = Service::new(&config, Arc::clone(&store), regions, verifier);
+        let callers = Callers::new(verifier, revocations);
+        let service = Service::new(&config, Arc::clone(&store), regions, callers);
         let replicator = Replicator::new(region, store, stores, bus);
         replicator.subscribe().await;
         Ok(Self {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::{Context as _, ensure};
 use clap::{Parser, ValueEnum};
 use infrachat_bus::{EventBus, MemoryFabric};
-use infrachat_identity::{RemoteKeys, TokenVerifier};
+use infrachat_identity::{MemoryRevocations, RemoteKeys, TokenVerifier};
 use infrachat_metadata::{MemoryMetadata, Metadata};
 use infrachat_switchboard::{Config, Dependencies, Switchboard};
 use infrachat_types::Region;
@@ -93,6 +93,7 @@ async fn main() -> anyhow::Result<()> {
         verifier: Arc::new(TokenVerifier::new(Arc::new(RemoteKeys::new(
             options.issuers,
         )?))),
+        revocations: Arc::new(MemoryRevocations::new()),
     };
     let switchboard = Switchboard::bind(options.config, dependencies).await?;
     tracing::info!(address = %switchboard.address(), "serving");

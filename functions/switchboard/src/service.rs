@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use infrachat_identity::{Claims, TokenVerifier};
+use infrachat_identity::Claims;
 use infrachat_metadata::{Metadata, MetadataError};
 use infrachat_proto::{
     Refusal,
@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use crate::{
-    auth::authenticate,
     cache::{Known, RoutingCache},
+    callers::Callers,
     config::Config,
 };
 
@@ -42,7 +42,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the calls work with.
 pub(crate) struct Service {
     store: Arc<dyn Metadata>,
-    verifier: Arc<TokenVerifier>,
+    callers: Callers,
     routes: RoutingCache<dyn Metadata>,
     partitions: PartitionCount,
     regions: Vec<String>,
@@ -74,20 +74,16 @@ impl Service {
         config: &Config,
         store: Arc<dyn Metadata>,
         regions: Vec<String>,
-        verifier: Arc<TokenVerifier>,
+        callers: Callers,
     ) -> Self {
         Self {
             routes: RoutingCache::new(config, Arc::clone(&store)),
             store,
-            verifier,
+            callers,
             partitions: config.partitions,
             regions,
             homes: Cache::new(REMEMBERED_HOMES),
         }
-    }
-
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Claims, Refusal> {
-        authenticate(&self.verifier, request.metadata()).await
     }
 
     async fn routes(&self, channels: Vec<String>) -> Result<Vec<Route>, Refusal> {
@@ -253,7 +249,7 @@ impl SwitchboardService for Service {
         &self,
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveResponse>, Status> {
-        self.caller(&request).await?;
+        self.callers.check(request.metadata()).await?;
         let routes = self.routes(request.into_inner().channels).await?;
         Ok(Response::new(ResolveResponse { routes }))
     }
@@ -262,7 +258,7 @@ impl SwitchboardService for Service {
         &self,
         request: Request<ListChannelsRequest>,
     ) -> Result<Response<ListChannelsResponse>, Status> {
-        let claims = self.caller(&request).await?;
+        let claims = self.callers.check(request.metadata()).await?;
         let page = self.page(&claims, request.into_inner()).await?;
         Ok(Response::new(page))
     }

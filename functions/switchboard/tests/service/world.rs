@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use infrachat_bus::{FabricConfig, MemoryFabric};
 use infrachat_identity::{
-    ExposeSecret as _, FixedKeys, KeyRing, SigningKey, TokenIssuer, TokenVerifier,
+    ExposeSecret as _, FixedKeys, KeyRing, MemoryRevocations, Revocations, SigningKey, TokenIssuer,
+    TokenVerifier,
 };
 use infrachat_metadata::{
     ChannelRecord, Lease, LeaseState, MemoryMetadata, Metadata, Routing as _,
@@ -56,6 +57,13 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::with_revocations(config, Arc::new(MemoryRevocations::new())).await
+    }
+
+    pub(crate) async fn with_revocations(
+        config: Config,
+        revocations: Arc<dyn Revocations>,
+    ) -> Self {
         let fabric = MemoryFabric::new(FabricConfig::default());
         let west = Arc::new(MemoryMetadata::new());
         let asia = Arc::new(MemoryMetadata::new());
@@ -68,6 +76,7 @@ impl World {
             stores: BTreeMap::from(stores),
             bus: Arc::new(fabric.bus(WEST)),
             verifier: Arc::new(TokenVerifier::new(Arc::new(known))),
+            revocations,
         };
         let switchboard = Switchboard::bind(config, dependencies)
             .await
@@ -96,7 +105,7 @@ impl World {
         let lifetime = Duration::from_secs(600);
         let issuer = TokenIssuer::new(ISSUER, region(WEST), keys.clone(), lifetime);
         let issued = unix_millis() - i64::try_from(ago.as_millis()).expect("short");
-        let family = TokenFamilyId::from_text("family");
+        let family = family();
         let token = issuer
             .issue(&user_name(user), &family, issued)
             .expect("signs");
@@ -161,6 +170,11 @@ pub(crate) fn lease(slot: u32) -> Lease {
         sessions: 0,
         state: LeaseState::Active,
     }
+}
+
+/// The sign-in of every token here.
+pub(crate) fn family() -> TokenFamilyId {
+    TokenFamilyId::from_text("family")
 }
 
 pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
