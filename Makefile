@@ -23,24 +23,32 @@ chat: ## Open the terminal client: make chat USER=alice SERVER=localhost:8001
 	@./target/debug/infrachat --server $(SERVER) --user $(CHAT_USER) chat $(ARGS)
 
 .PHONY: emulators
-emulators: ## Start the Pub/Sub and Firestore emulators and Redis, and print what to export
+emulators: ## Start the Pub/Sub and Firestore emulators and Redis, and print what to export (GOOGLE=1: Google's)
 	@infra/local-emulators/run.sh $(ARGS)
 
 .PHONY: services
-services: ## Install what tests and emulators need from the system's packages: redis-server
-	@command -v redis-server >/dev/null || { \
-	    echo "installing redis-server"; \
+services: ## Install what tests and emulators need from the system's packages: redis-server, Python's venv
+	@missing=(); \
+	command -v redis-server >/dev/null || missing+=(redis-server); \
+	python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
+	[ "$${#missing[@]}" = 0 ] || { \
+	    echo "installing $${missing[*]}"; \
 	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	    if command -v apt-get >/dev/null; then \
-	        $$sudo apt-get update -qq && $$sudo apt-get install -y -qq redis-server >/dev/null; \
+	        $$sudo apt-get update -qq && $$sudo apt-get install -y -qq "$${missing[@]}" >/dev/null; \
 	    else \
-	        echo "install redis-server with this system's package manager, then try again" >&2; exit 1; \
+	        echo "install $${missing[*]} with this system's package manager, then try again" >&2; exit 1; \
 	    fi; }
 
 .PHONY: test
 test: services ## Run all tests, after installing what they need
 	cargo build --workspace --bins
 	cargo test --workspace
+	$(MAKE) test-python
+
+.PHONY: test-python
+test-python: services ## Run Google's Python clients against the emulators
+	infra/local-emulators/run.sh --run infra/local-emulators/tests/python/run.sh
 
 .PHONY: format
 format: ## Format the code

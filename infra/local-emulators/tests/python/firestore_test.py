@@ -15,6 +15,8 @@ from google.api_core import exceptions
 from google.cloud import firestore
 from google.cloud.firestore_v1.base_query import And, FieldFilter, Or
 
+from known import not_by_googles
+
 PATIENCE = 20
 
 
@@ -337,7 +339,17 @@ class Queries(FirestoreTest):
         self.assertEqual([s.get("n") for s in query.stream()], [1, 2, 3])
         large = query.where(filter=FieldFilter("n", ">", 1))
         self.assertEqual([s.get("n") for s in large.stream()], [2, 3])
-        self.assertEqual(len(list(query.get_partitions(2))), 3)
+
+    @not_by_googles
+    def test_partitions_of_a_collection_group(self):
+        group = "g" + uuid.uuid4().hex
+        for n in range(3):
+            self.items.document(f"d{n}").collection(group).document("x").set({"n": n})
+        query = self.db.collection_group(group)
+        partitions = list(query.get_partitions(2))
+        self.assertEqual(len(partitions), 3)
+        found = [s.get("n") for each in partitions for s in each.query().stream()]
+        self.assertEqual(found, [0, 1, 2])
 
     def test_mixed_types_come_in_their_order(self):
         mixed = self.items.document("mixed").collection("values")

@@ -1,6 +1,6 @@
 """Google's Python client against a Pub/Sub emulator, the one PUBSUB_EMULATOR_HOST names.
 
-Ordinary flows only, nothing of the emulator's own: the script runs as well against Google's.
+Ordinary flows only, nothing of the emulator's own: the script runs as well against Google's (GOOGLE=1).
 """
 
 import base64
@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import threading
+import time
 import unittest
 import urllib.request
 import uuid
@@ -19,6 +20,8 @@ from google.api_core import exceptions
 from google.cloud import pubsub_v1
 from google.protobuf import field_mask_pb2, timestamp_pb2
 from google.pubsub_v1 import types
+
+from known import not_by_googles
 
 PROJECT = "python-test"
 # Longer than anything takes that isn't broken.
@@ -63,7 +66,9 @@ class Case(unittest.TestCase):
     def pull(self, subscription, count):
         """Exactly the next `count` messages."""
         received = []
+        until = time.monotonic() + LONG
         while len(received) < count:
+            self.assertLess(time.monotonic(), until, f"{len(received)} of {count} came")
             response = self.subscriber.pull(
                 request={
                     "subscription": subscription,
@@ -95,7 +100,7 @@ def texts(received):
 
 
 class Administration(Case):
-    def test_topics_are_created_listed_updated_and_deleted(self):
+    def test_topics_are_created_listed_and_deleted(self):
         topic = self.topic(labels={"env": "test"})
         self.assertEqual(
             self.publisher.get_topic(request={"topic": topic}).labels["env"], "test"
@@ -104,6 +109,13 @@ class Administration(Case):
             self.publisher.create_topic(request={"name": topic})
         listed = self.publisher.list_topics(request={"project": f"projects/{PROJECT}"})
         self.assertIn(topic, [each.name for each in listed])
+        self.publisher.delete_topic(request={"topic": topic})
+        with self.assertRaises(exceptions.NotFound):
+            self.publisher.get_topic(request={"topic": topic})
+
+    @not_by_googles
+    def test_topics_are_updated_by_mask(self):
+        topic = self.topic(labels={"env": "test"})
         updated = self.publisher.update_topic(
             request={
                 "topic": types.Topic(name=topic, labels={"env": "other"}),
@@ -111,9 +123,6 @@ class Administration(Case):
             }
         )
         self.assertEqual(updated.labels["env"], "other")
-        self.publisher.delete_topic(request={"topic": topic})
-        with self.assertRaises(exceptions.NotFound):
-            self.publisher.get_topic(request={"topic": topic})
 
     def test_lists_come_in_pages(self):
         topic = self.topic()
@@ -235,6 +244,7 @@ class Delivery(Case):
             message.ack()
         pulling.result(LONG)
 
+    @not_by_googles
     def test_a_filter_lets_only_matching_messages_in(self):
         topic = self.topic()
         subscription = self.subscription(
@@ -245,6 +255,7 @@ class Delivery(Case):
         self.publish(topic, "yes", lang="en")
         self.assertEqual(texts(self.pull(subscription, 1)), ["yes"])
 
+    @not_by_googles
     def test_a_dead_letter_is_forwarded_after_five_attempts(self):
         topic, grave = self.topic(), self.topic()
         subscription = self.subscription(
@@ -316,6 +327,7 @@ class Pushing(Case):
         self.server.shutdown()
         self.server.server_close()
 
+    @not_by_googles
     def test_messages_are_pushed_with_a_token_that_verifies(self):
         topic = self.topic()
         subscription = self.subscription(
@@ -333,8 +345,7 @@ class Pushing(Case):
         self.assertEqual(base64.b64decode(body["message"]["data"]), b"pushed")
         self.assertEqual(body["message"]["messageId"], ids[0])
         self.assertEqual(body["message"]["attributes"], {"kind": "greeting"})
-        if authorization is None and not os.environ.get("PUSH_TOKENS"):
-            self.skipTest("this emulator signs no tokens")
+        self.assertIsNotNone(authorization)
         token = authorization.removeprefix("Bearer ")
         issuer = jwt.decode(token, options={"verify_signature": False})["iss"]
         with urllib.request.urlopen(f"{issuer}/.well-known/openid-configuration") as at:
@@ -365,4 +376,4 @@ class Pushing(Case):
 if __name__ == "__main__":
     if not os.environ.get("PUBSUB_EMULATOR_HOST"):
         raise SystemExit("PUBSUB_EMULATOR_HOST must name an emulator")
-    unittest.main()
+    unittest.main(verbosity=2)
