@@ -12,6 +12,7 @@ mod history;
 mod memory;
 mod routing;
 mod users;
+mod watch;
 
 use std::fmt;
 
@@ -22,6 +23,7 @@ pub use history::{Direction, History, HistoryEntry, HistoryPage};
 pub use memory::{DEFAULT_HISTORY_LIMIT, MemoryMetadata};
 pub use routing::{Lease, LeaseState, LeaseView, Ownership, Routing};
 pub use users::{TokenFamily, UserRecord, Users};
+pub use watch::{RoutingView, RoutingWatch};
 
 /// Why the store did not do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

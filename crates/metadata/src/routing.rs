@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use infrachat_types::{Epoch, OriginId, ShardId};
 
-use crate::MetadataError;
+use crate::{MetadataError, RoutingWatch};
 
 /// What a shard is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,19 @@ pub trait Routing {
 
     /// All leases, expired ones included.
     async fn leases(&self) -> Result<Vec<LeaseView>, MetadataError>;
+
+    /// Follows the leases and ownerships, from within a tokio runtime.
+    ///
+    /// A watch starts without anything known, and from then on looks after itself: it becomes
+    /// current once the store is heard, says so when it no longer hears it, and comes back by itself.
+    /// Its views are eventually consistent. Each is of one moment of the store, and never of an
+    /// earlier one than the view before, unless the store itself was set back. So a view may not know
+    /// yet what a call has just changed; [`Routing::take_partition`] has the last word.
+    ///
+    /// A lease's age is the store's clock at that moment less the moment of renewal, and the time
+    /// that has passed here since. It only grows until the lease is renewed, and is short of the
+    /// truth by no more than the newest news took to arrive.
+    fn watch(&self) -> RoutingWatch;
 
     /// The partitions that ever had an owner.
     async fn ownerships(&self) -> Result<Vec<Ownership>, MetadataError>;

@@ -35,6 +35,7 @@ impl Harness for FirestoreHarness {
         let config = FirestoreConfig {
             emulator: Some(self.emulator.address.clone()),
             request_timeout: Duration::from_secs(30),
+            silence: Duration::from_secs(1),
             ..FirestoreConfig::new("demo-infrachat", &format!("region-{number}"))
         };
         let store = FirestoreMetadata::connect(config).await;
@@ -43,6 +44,11 @@ impl Harness for FirestoreHarness {
 
     async fn pass(&self, time: Duration) {
         tokio::time::sleep(time).await;
+    }
+
+    async fn set_away(&self, away: bool) {
+        let faults = format!(r#"{{"firestore": {{"paused": {away}}}}}"#);
+        self.emulator.set_faults(&faults).await.expect("set");
     }
 }
 

@@ -1,5 +1,7 @@
 //! A Firestore emulator for one test.
 
+use reqwest::Method;
+
 use crate::{
     EmulatorError,
     process::{Kind, Process},
@@ -38,6 +40,16 @@ impl FirestoreEmulator {
     /// When the emulator does not answer.
     pub async fn clear_faults(&self) -> Result<(), EmulatorError> {
         self.process.clear_faults().await
+    }
+
+    /// Ends all streams, as a failing network would.
+    ///
+    /// # Errors
+    /// When the emulator does not answer.
+    pub async fn break_streams(&self) -> Result<(), EmulatorError> {
+        self.process
+            .control(Method::POST, "/break-streams", "{}")
+            .await
     }
 
     /// Kills it, as a crash would. Its clients lose their connections, and its documents are gone.

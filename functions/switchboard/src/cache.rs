@@ -159,7 +159,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures::future::join_all;
-    use infrachat_metadata::{Lease, LeaseView, Ownership};
+    use infrachat_metadata::{Lease, LeaseView, MemoryMetadata, Ownership, RoutingWatch};
     use infrachat_types::{Epoch, OriginId, ShardId};
 
     use super::*;
@@ -191,6 +191,11 @@ mod tests {
         }
         async fn ownerships(&self) -> Result<Vec<Ownership>, MetadataError> {
             Ok(Vec::new())
+        }
+        /// It is never heard.
+        fn watch(&self) -> RoutingWatch {
+            let gone = MemoryMetadata::new();
+            gone.watch()
         }
         async fn renew_lease(&self, _: Lease) -> Result<(), MetadataError> {
             unused()

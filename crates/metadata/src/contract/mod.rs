@@ -4,6 +4,7 @@
 //! makes one test of each case. Each case uses an empty store and no clock but the harness's.
 
 pub mod channels;
+pub mod following;
 pub mod history;
 pub mod routing;
 pub mod users;
@@ -24,6 +25,9 @@ pub trait Harness: Send + Sync {
 
     /// Returns once so much time, and not much more, has passed by the store's clock.
     async fn pass(&self, time: Duration);
+
+    /// Takes all its stores away, or gives them back: calls may fail or wait meanwhile.
+    async fn set_away(&self, away: bool);
 }
 
 /// One test of each case.
@@ -95,6 +99,15 @@ macro_rules! contract_tests {
                 a_restarted_shard_gives_up_its_former_lifes_partitions
                 the_same_life_takes_again_under_a_new_epoch
                 a_release_under_an_old_epoch_changes_nothing
+            }
+            following {
+                a_follower_starts_with_what_is_there
+                a_follower_sees_a_renewed_lease
+                a_follower_sees_a_lease_end
+                a_follower_sees_a_partition_change_hands
+                a_follower_never_goes_back
+                an_age_only_grows_until_the_renewal
+                a_follower_is_told_when_the_store_is_away
             }
         }
     };

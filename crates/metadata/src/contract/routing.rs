@@ -7,7 +7,7 @@ use infrachat_types::{Epoch, OriginId, ShardId};
 use super::{Harness, at_once, only_winner};
 use crate::{Lease, LeaseState, Metadata, MetadataError, Ownership};
 
-const PARTITION: u32 = 7;
+pub(super) const PARTITION: u32 = 7;
 /// Longer than any case takes.
 const LONG: Duration = Duration::from_secs(3_600);
 const SHORT: Duration = Duration::from_secs(1);
@@ -16,9 +16,9 @@ const WHILE: Duration = Duration::from_secs(2);
 
 /// A life of a shard.
 #[derive(Clone)]
-struct Life {
-    shard: ShardId,
-    incarnation: OriginId,
+pub(super) struct Life {
+    pub(super) shard: ShardId,
+    pub(super) incarnation: OriginId,
 }
 
 impl Life {
@@ -29,7 +29,7 @@ impl Life {
         }
     }
 
-    fn lease(&self, sessions: u32) -> Lease {
+    pub(super) fn lease(&self, sessions: u32) -> Lease {
         Lease {
             shard: self.shard.clone(),
             incarnation: self.incarnation.clone(),
@@ -40,22 +40,26 @@ impl Life {
         }
     }
 
-    async fn renew(&self, store: &Arc<dyn Metadata>) {
+    pub(super) async fn renew(&self, store: &Arc<dyn Metadata>) {
         store.renew_lease(self.lease(0)).await.expect("renewed");
     }
 
-    async fn end(&self, store: &Arc<dyn Metadata>) {
+    pub(super) async fn end(&self, store: &Arc<dyn Metadata>) {
         let ended = store.end_lease(&self.shard, &self.incarnation).await;
         ended.expect("ended");
     }
 
-    async fn take(&self, store: &Arc<dyn Metadata>, ttl: Duration) -> Result<Epoch, MetadataError> {
+    pub(super) async fn take(
+        &self,
+        store: &Arc<dyn Metadata>,
+        ttl: Duration,
+    ) -> Result<Epoch, MetadataError> {
         store
             .take_partition(PARTITION, &self.shard, &self.incarnation, ttl)
             .await
     }
 
-    fn owns(&self, epoch: Epoch) -> Ownership {
+    pub(super) fn owns(&self, epoch: Epoch) -> Ownership {
         Ownership {
             partition: PARTITION,
             epoch,
@@ -65,11 +69,11 @@ impl Life {
     }
 }
 
-fn alpha() -> Life {
+pub(super) fn alpha() -> Life {
     Life::new("shard-a", "a1")
 }
 
-fn beta() -> Life {
+pub(super) fn beta() -> Life {
     Life::new("shard-b", "b1")
 }
 

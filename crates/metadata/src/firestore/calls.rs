@@ -131,22 +131,32 @@ impl Found {
         &self,
         record: impl FnOnce(S) -> Result<T, Damaged>,
     ) -> Result<T, CallError> {
-        let name = &self.document.name;
-        let damaged = |why: &dyn std::fmt::Display| {
-            let text = format!("the record {name} can't be read: {why}");
-            CallError::Final(MetadataError::Unavailable(text))
-        };
-        let stored =
-            FirestoreDb::deserialize_doc_to(&self.document).map_err(|err| damaged(&err))?;
-        record(stored).map_err(|err| damaged(&err))
+        Ok(decode(&self.document, record)?)
     }
 
     /// How long before it was read it was last changed, both by Firestore's clock.
     pub(super) fn age(&self) -> Duration {
-        let nanos = |at: &Timestamp| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
-        let age = nanos(&self.read_at) - nanos(&self.updated_at);
-        Duration::from_nanos(u64::try_from(age).unwrap_or_default())
+        between(self.updated_at, self.read_at)
     }
+}
+
+/// The record in a document.
+pub(super) fn decode<S: DeserializeOwned, T>(
+    document: &Document,
+    record: impl FnOnce(S) -> Result<T, Damaged>,
+) -> Result<T, MetadataError> {
+    let name = &document.name;
+    let damaged = |why: &dyn std::fmt::Display| {
+        MetadataError::Unavailable(format!("the record {name} can't be read: {why}"))
+    };
+    let stored = FirestoreDb::deserialize_doc_to(document).map_err(|err| damaged(&err))?;
+    record(stored).map_err(|err| damaged(&err))
+}
+
+/// The time from one moment to a later one.
+pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
+    let nanos = |at: Timestamp| i128::from(at.seconds) * 1_000_000_000 + i128::from(at.nanos);
+    Duration::from_nanos(u64::try_from(nanos(to) - nanos(from)).unwrap_or_default())
 }
 
 /// What a write asks of the document that is there.

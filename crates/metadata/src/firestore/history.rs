@@ -161,7 +161,7 @@ impl FirestoreMetadata {
             return Ok(());
         }
         let writes = changed.iter().map(|(name, entry)| {
-            let stored = StoredMessage::new(entry, self.history_ttl);
+            let stored = StoredMessage::new(entry, self.config.history_ttl);
             put(name, &stored, If::Always)
         });
         let writes = writes.collect::<Result<_, _>>()?;

@@ -20,7 +20,9 @@
 mod calls;
 mod channels;
 mod documents;
+mod followed;
 mod history;
+mod listener;
 mod query;
 mod routing;
 mod users;
@@ -28,7 +30,7 @@ mod users;
 use std::time::Duration;
 
 use firestore::{
-    FirestoreDb, FirestoreDbOptions,
+    FirestoreDb, FirestoreDbOptions, FirestoreResult,
     gcloud_sdk::google_cloud_auth::credentials::anonymous::Builder as Anonymous,
 };
 
@@ -48,12 +50,15 @@ pub struct FirestoreConfig {
     pub emulator: Option<String>,
     /// How long a call may take in all, repeated attempts included.
     pub request_timeout: Duration,
+    /// How long following the routing records may hear nothing before it connects anew: longer than
+    /// shards take between renewals of their leases, shorter than leases last.
+    pub silence: Duration,
     /// How long after it was published a message is kept. Firestore removes it within a day of that.
     pub history_ttl: Duration,
 }
 
 impl FirestoreConfig {
-    /// A database of the service, calls of at most 5 s, and history of 30 days.
+    /// A database of the service, calls of at most 5 s, silence of at most 3 s, and history of 30 days.
     #[must_use]
     pub fn new(project: &str, database: &str) -> Self {
         Self {
@@ -61,6 +66,7 @@ impl FirestoreConfig {
             database: database.to_owned(),
             emulator: None,
             request_timeout: Duration::from_secs(5),
+            silence: Duration::from_secs(3),
             history_ttl: Duration::from_secs(30 * 24 * 60 * 60),
         }
     }
@@ -75,7 +81,7 @@ impl FirestoreConfig {
 #[derive(Debug)]
 pub struct FirestoreMetadata {
     calls: Calls,
-    history_ttl: Duration,
+    config: FirestoreConfig,
 }
 
 impl FirestoreMetadata {
@@ -84,23 +90,27 @@ impl FirestoreMetadata {
     /// # Errors
     /// [`MetadataError::Unavailable`] when there are no credentials, or nothing answers in time.
     pub async fn connect(config: FirestoreConfig) -> Result<Self, MetadataError> {
-        let options = FirestoreDbOptions::new(config.project).with_database_id(config.database);
-        let connecting = async {
-            match config.emulator {
-                Some(address) => {
-                    let options = options.with_firebase_api_url(format!("http://{address}"));
-                    FirestoreDb::with_options_auth(options, Anonymous::new().build()).await
-                }
-                None => FirestoreDb::with_options(options).await,
-            }
-        };
-        let db = tokio::time::timeout(config.request_timeout, Box::pin(connecting))
+        let connecting = Box::pin(open(&config));
+        let db = tokio::time::timeout(config.request_timeout, connecting)
             .await
             .map_err(|_| calls::too_slow(config.request_timeout))?
             .map_err(|err| MetadataError::Unavailable(err.to_string()))?;
         Ok(Self {
             calls: Calls::new(db, config.request_timeout),
-            history_ttl: config.history_ttl,
+            config,
         })
+    }
+}
+
+/// Another connection to the database.
+async fn open(config: &FirestoreConfig) -> FirestoreResult<FirestoreDb> {
+    let options =
+        FirestoreDbOptions::new(config.project.clone()).with_database_id(config.database.clone());
+    match &config.emulator {
+        Some(address) => {
+            let options = options.with_firebase_api_url(format!("http://{address}"));
+            FirestoreDb::with_options_auth(options, Anonymous::new().build()).await
+        }
+        None => FirestoreDb::with_options(options).await,
     }
 }

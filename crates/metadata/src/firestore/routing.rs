@@ -9,20 +9,24 @@ use firestore::gcloud_sdk::google::firestore::v1::document_transform::{
 };
 use infrachat_types::{Epoch, OriginId, ShardId};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{
     FirestoreMetadata,
     calls::{At, CallError, Found, If, delete, put},
     documents::Damaged,
+    listener::listen,
     query::Query,
 };
-use crate::{Lease, LeaseState, LeaseView, MetadataError, Ownership, Routing};
+use crate::{
+    Lease, LeaseState, LeaseView, MetadataError, Ownership, Routing, RoutingView, RoutingWatch,
+};
 
-const LEASES: &str = "leases";
-const PARTITIONS: &str = "partitions";
+pub(super) const LEASES: &str = "leases";
+pub(super) const PARTITIONS: &str = "partitions";
 
 #[derive(Serialize, Deserialize)]
-struct StoredLease {
+pub(super) struct StoredLease {
     shard: String,
     incarnation: String,
     endpoint: String,
@@ -54,7 +58,7 @@ impl From<&Lease> for StoredLease {
 }
 
 impl StoredLease {
-    fn lease(self) -> Result<Lease, Damaged> {
+    pub(super) fn lease(self) -> Result<Lease, Damaged> {
         Ok(Lease {
             shard: ShardId::new(&self.shard)?,
             incarnation: OriginId::from_text(&self.incarnation),
@@ -67,7 +71,7 @@ impl StoredLease {
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredOwnership {
+pub(super) struct StoredOwnership {
     partition: u32,
     epoch: u64,
     owner: Option<String>,
@@ -86,7 +90,7 @@ impl From<&Ownership> for StoredOwnership {
 }
 
 impl StoredOwnership {
-    fn ownership(self) -> Result<Ownership, Damaged> {
+    pub(super) fn ownership(self) -> Result<Ownership, Damaged> {
         let owner = self.owner.as_deref().map(ShardId::new);
         Ok(Ownership {
             partition: self.partition,
@@ -263,6 +267,18 @@ impl Routing for FirestoreMetadata {
 
     async fn leases(&self) -> Result<Vec<LeaseView>, MetadataError> {
         self.calls.run(|| self.try_leases()).await
+    }
+
+    /// Each follower has a stream and a connection of its own. What that costs: every document once,
+    /// then each lease whenever it is renewed and each partition when it changes hands. A stream that
+    /// breaks goes on where it stopped. One that hears nothing for [`FirestoreConfig::silence`] is
+    /// given up: while shards live, there is something to hear every second.
+    ///
+    /// [`FirestoreConfig::silence`]: super::FirestoreConfig::silence
+    fn watch(&self) -> RoutingWatch {
+        let (sender, views) = watch::channel(RoutingView::default());
+        tokio::spawn(listen(self.config.clone(), sender));
+        RoutingWatch::new(views)
     }
 
     async fn ownerships(&self) -> Result<Vec<Ownership>, MetadataError> {

@@ -31,7 +31,7 @@ pub const DEFAULT_HISTORY_LIMIT: usize = 100_000;
 pub struct MemoryMetadata {
     users: Mutex<UserTables>,
     channels: Mutex<ChannelTables>,
-    /// Taken before `history` by whoever needs both.
+    /// Taken before `history` and `faults` by whoever needs both.
     routing: Mutex<RoutingTables>,
     history: Mutex<HashMap<ChannelName, ChannelHistory>>,
     history_limit: usize,
@@ -65,12 +65,16 @@ impl MemoryMetadata {
         }
     }
 
-    /// While set, every call answers [`MetadataError::Unavailable`] and changes nothing.
+    /// While set, every call answers [`MetadataError::Unavailable`] and changes nothing, and
+    /// followers hear nothing.
     pub fn set_unavailable(&self, unavailable: bool) {
+        let tables = lock(&self.routing);
         lock(&self.faults).unavailable = unavailable;
+        tables.show(!unavailable);
     }
 
-    /// Every call from now on takes so long before it reads or changes anything.
+    /// Every call from now on takes so long before it reads or changes anything. Followers hear of
+    /// changes at once.
     pub fn set_latency(&self, latency: Duration) {
         lock(&self.faults).latency = latency;
     }
@@ -85,6 +89,17 @@ impl MemoryMetadata {
             return Err(MetadataError::Unavailable("set so".to_owned()));
         }
         Ok(())
+    }
+
+    /// Changes who serves what, and shows it to followers unless it was refused.
+    fn change_routing<T>(
+        &self,
+        change: impl FnOnce(&mut RoutingTables) -> Result<T, MetadataError>,
+    ) -> Result<T, MetadataError> {
+        let mut tables = lock(&self.routing);
+        let changed = change(&mut tables)?;
+        tables.show(!lock(&self.faults).unavailable);
+        Ok(changed)
     }
 }
 

@@ -4,15 +4,25 @@ use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use infrachat_types::{Epoch, OriginId, ShardId};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{MemoryMetadata, lock};
-use crate::{Lease, LeaseView, MetadataError, Ownership, Routing};
+use crate::{Lease, LeaseView, MetadataError, Ownership, Routing, RoutingView, RoutingWatch};
 
-#[derive(Default)]
 pub(super) struct RoutingTables {
     leases: BTreeMap<ShardId, StoredLease>,
     ownerships: BTreeMap<u32, Ownership>,
+    followed: watch::Sender<RoutingView>,
+}
+
+impl Default for RoutingTables {
+    fn default() -> Self {
+        Self {
+            leases: BTreeMap::new(),
+            ownerships: BTreeMap::new(),
+            followed: watch::Sender::new(RoutingView::new([], [], Instant::now())),
+        }
+    }
 }
 
 struct StoredLease {
@@ -33,6 +43,25 @@ impl RoutingTables {
         }
     }
 
+    /// Shows followers what is there; without `current`, for the last time until it is again.
+    pub(super) fn show(&self, current: bool) {
+        let ownerships = self.ownerships.values().cloned();
+        let mut view = RoutingView::new(self.views(), ownerships, Instant::now());
+        if !current {
+            view.lost();
+        }
+        self.followed.send_replace(view);
+    }
+
+    fn views(&self) -> Vec<LeaseView> {
+        let now = Instant::now();
+        let views = self.leases.values().map(|stored| LeaseView {
+            lease: stored.lease.clone(),
+            age: now.duration_since(stored.renewed_at),
+        });
+        views.collect()
+    }
+
     /// Whether this life of the shard has a lease that is not older than `ttl`.
     fn lives(&self, shard: &ShardId, incarnation: &OriginId, ttl: Duration) -> bool {
         self.leases.get(shard).is_some_and(|stored| {
@@ -49,10 +78,10 @@ impl Routing for MemoryMetadata {
             renewed_at: Instant::now(),
             lease,
         };
-        lock(&self.routing)
-            .leases
-            .insert(stored.lease.shard.clone(), stored);
-        Ok(())
+        self.change_routing(|tables| {
+            tables.leases.insert(stored.lease.shard.clone(), stored);
+            Ok(())
+        })
     }
 
     async fn end_lease(
@@ -61,27 +90,22 @@ impl Routing for MemoryMetadata {
         incarnation: &OriginId,
     ) -> Result<(), MetadataError> {
         self.reach().await?;
-        let leases = &mut lock(&self.routing).leases;
-        if leases
-            .get(shard)
-            .is_some_and(|stored| stored.lease.incarnation == *incarnation)
-        {
-            leases.remove(shard);
-        }
-        Ok(())
+        self.change_routing(|tables| {
+            let same = |stored: &StoredLease| stored.lease.incarnation == *incarnation;
+            if tables.leases.get(shard).is_some_and(same) {
+                tables.leases.remove(shard);
+            }
+            Ok(())
+        })
     }
 
     async fn leases(&self) -> Result<Vec<LeaseView>, MetadataError> {
         self.reach().await?;
-        let now = Instant::now();
-        Ok(lock(&self.routing)
-            .leases
-            .values()
-            .map(|stored| LeaseView {
-                lease: stored.lease.clone(),
-                age: now.duration_since(stored.renewed_at),
-            })
-            .collect())
+        Ok(lock(&self.routing).views())
+    }
+
+    fn watch(&self) -> RoutingWatch {
+        RoutingWatch::new(lock(&self.routing).followed.subscribe())
     }
 
     async fn ownerships(&self) -> Result<Vec<Ownership>, MetadataError> {
@@ -97,36 +121,39 @@ impl Routing for MemoryMetadata {
         ttl: Duration,
     ) -> Result<Epoch, MetadataError> {
         self.reach().await?;
-        let mut tables = lock(&self.routing);
-        let former = tables.ownerships.get(&partition);
-        if let Some(former) = former
-            && let Some(holder) = &former.owner
-            && (holder, &former.incarnation) != (shard, incarnation)
-            && tables.lives(holder, &former.incarnation, ttl)
-        {
-            return Err(MetadataError::Held {
+        self.change_routing(|tables| {
+            let former = tables.ownerships.get(&partition);
+            if let Some(former) = former
+                && let Some(holder) = &former.owner
+                && (holder, &former.incarnation) != (shard, incarnation)
+                && tables.lives(holder, &former.incarnation, ttl)
+            {
+                return Err(MetadataError::Held {
+                    partition,
+                    holder: holder.to_string(),
+                });
+            }
+            let epoch = Epoch(former.map_or(0, |former| former.epoch.0) + 1);
+            let ownership = Ownership {
                 partition,
-                holder: holder.to_string(),
-            });
-        }
-        let epoch = Epoch(former.map_or(0, |former| former.epoch.0) + 1);
-        let ownership = Ownership {
-            partition,
-            epoch,
-            owner: Some(shard.clone()),
-            incarnation: incarnation.clone(),
-        };
-        tables.ownerships.insert(partition, ownership);
-        Ok(epoch)
+                epoch,
+                owner: Some(shard.clone()),
+                incarnation: incarnation.clone(),
+            };
+            tables.ownerships.insert(partition, ownership);
+            Ok(epoch)
+        })
     }
 
     async fn release_partition(&self, partition: u32, epoch: Epoch) -> Result<(), MetadataError> {
         self.reach().await?;
-        if let Some(current) = lock(&self.routing).ownerships.get_mut(&partition)
-            && current.epoch == epoch
-        {
-            current.owner = None;
-        }
-        Ok(())
+        self.change_routing(|tables| {
+            if let Some(current) = tables.ownerships.get_mut(&partition)
+                && current.epoch == epoch
+            {
+                current.owner = None;
+            }
+            Ok(())
+        })
     }
 }
