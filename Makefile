@@ -50,6 +50,15 @@ test: services ## Run all tests, after installing what they need
 test-python: services ## Run Google's Python clients against the emulators
 	infra/local-emulators/run.sh --run infra/local-emulators/tests/python/run.sh
 
+# Offline but for the packages, which are installed when their list has changed.
+infra/pulumi/node_modules/.package-lock.json: infra/pulumi/package-lock.json
+	@cd infra/pulumi && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+.PHONY: infra-test
+infra-test: infra/pulumi/node_modules/.package-lock.json ## Test what would be deployed, its policies, dashboards and alerts (needs Node 20)
+	@cd infra/pulumi && npm test --silent
+
 .PHONY: format
 format: ## Format the code
 	cargo fmt --all
