@@ -9,13 +9,15 @@ import { Foundation } from "./foundation";
 import { onlySignedImages } from "./images";
 import { Monitoring } from "./monitoring";
 import { Region } from "./region";
-import { readSettings } from "./settings";
+import { type Image, readSettings } from "./settings";
 
 export interface Outputs {
     /** What the next deployment is compared with. */
     partitions?: number;
     nameServers?: pulumi.Output<string[]>;
     registries: Record<string, string>;
+    /** The digests that run. */
+    images?: Record<Image, string>;
 }
 
 export async function deploy(): Promise<Outputs> {
@@ -54,5 +56,5 @@ export async function deploy(): Promise<Outputs> {
     }
     edge.serve(new Map(places.map((place) => [place.name, place.services])));
     new Monitoring(settings, foundation.apis);
-    return { partitions, nameServers: edge.zone.nameServers, registries };
+    return { partitions, nameServers: edge.zone.nameServers, registries, images: settings.images };
 }
