@@ -13,6 +13,13 @@ import { configOf, deploy, deployed, type Deployed, FEW, named, ofType, STACKS }
 const REGIONS = ["us-west1", "asia-northeast1"];
 const rust = (path: string): string => fs.readFileSync(projectFile(`../../${path}`), "utf8");
 
+/** What the programs understand. A variable is agreed with them first, then set here. */
+const VARIABLES = [
+    ..."LISTEN REGION REGIONS PROJECT BUS METADATA STATE FIRESTORE_DATABASES REDIS_AUTH REDIS_CA LOG LOG_FORMAT".split(" "),
+    ..."TRACE_RATIO OTLP_ENDPOINT METRICS_LISTEN PARTITIONS ISSUERS ISSUER ENDPOINTS SIGNING_KEY".split(" "),
+    ..."PUBLISHED_KEYS TRUSTED_PROXIES SHARD ADVERTISE PUSH_AUDIENCE PUSH_SERVICE_ACCOUNT SERVER USER".split(" "),
+].map((name) => `INFRACHAT_${name}`);
+
 interface Env {
     name: string;
     value?: string;
@@ -131,6 +138,15 @@ for (const stack of STACKS) {
                 assert.equal(valueOf(serviceEnv(made, "switchboard", region), "INFRACHAT_PARTITIONS"), String(partitions));
             }
             assert.equal(made.outputs.partitions, partitions, "the next deployment compares with it");
+        });
+
+        await t.test("the programs are told only what they understand", () => {
+            const pods = [...ofType(made, "StatefulSet"), ...ofType(made, "apps/v1:Deployment")].map(({ inputs }) => inputs.spec.template.spec);
+            const services = ofType(made, "cloudrunv2/service").map(({ inputs }) => inputs.template);
+            const env: Env[] = [...pods, ...services].flatMap(({ containers }) => containers).flatMap((container) => container.env ?? container.envs ?? []);
+            const unknown = env.map(({ name }) => name).filter((name) => ![...VARIABLES, "REDIS_URL", "POD_NAME"].includes(name));
+            assert.ok(env.length > 0);
+            assert.deepEqual([...new Set(unknown)], []);
         });
 
         await t.test("the shard, its pod and the load balancer agree on how long leaving takes", () => {
