@@ -8,8 +8,7 @@ mod redis;
 use std::fmt;
 
 use async_trait::async_trait;
-use infrachat_types::{TokenFamilyId, UnixMillis, UserName};
-
+pub use infrachat_types::Revocation;
 pub use memory::MemoryRevocations;
 pub use redis::RedisRevocations;
 
@@ -20,36 +19,14 @@ use crate::Claims;
 #[error("revocations are unavailable: {0}")]
 pub struct RevocationsUnavailable(pub String);
 
-/// Tokens that are no longer good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Revocation {
-    /// Whose.
-    pub user: UserName,
-    /// Those of one sign-in, or all of the user's.
-    pub family: Option<TokenFamilyId>,
-    /// Those issued up to then.
-    pub issued_until: UnixMillis,
-    /// When the last of them has expired.
-    pub forget_after: UnixMillis,
-}
-
-impl Revocation {
-    /// Whether it is about this token.
-    #[must_use]
-    pub fn covers(&self, claims: &Claims) -> bool {
-        self.user == claims.user
-            && self.family.as_ref().is_none_or(|f| *f == claims.family)
-            && claims.issued_at <= self.issued_until
-    }
-}
-
 /// A region's revocations.
 ///
 /// One user or one sign-in may be revoked again: the later `issued_until` and `forget_after` hold,
 /// whatever the order in which they come. What is past its `forget_after` is forgotten by itself.
 #[async_trait]
 pub trait Revocations: fmt::Debug + Send + Sync + 'static {
-    /// Adds one. Once this resolves, [`Revocations::is_revoked`] knows it, in the whole region.
+    /// Adds one. Once this resolves, [`Revocations::is_revoked`] knows it, in the whole region; a
+    /// backend says how soon when a part of it is away.
     async fn revoke(&self, revocation: Revocation) -> Result<(), RevocationsUnavailable>;
 
     /// Whether a token that verified is revoked.

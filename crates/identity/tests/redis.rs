@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use infrachat_identity::{
-    FallbackLimiter, Quota, RateLimiter, RedisLimiter, RedisRevocations, Revocation, Revocations,
+    FallbackLimiter, Quota, RateLimiter, RedisLimiter, RedisRevocations, Revocation,
 };
 use infrachat_test_services::RedisServer;
 use infrachat_types::{TokenFamilyId, UserName, unix_millis};
@@ -33,49 +33,14 @@ async fn assert_every_key_expires(server: &RedisServer, at_least: usize) {
 }
 
 mod revocations {
+    use infrachat_identity::{Claims, RevocationsUnavailable};
+    use infrachat_types::Region;
+
     use super::*;
-
-    /// A backend, and the server it needs while a case runs.
-    #[derive(Debug)]
-    struct Backend {
-        revocations: RedisRevocations,
-        _server: RedisServer,
-    }
-
-    #[async_trait::async_trait]
-    impl Revocations for Backend {
-        async fn revoke(
-            &self,
-            revocation: Revocation,
-        ) -> Result<(), infrachat_identity::RevocationsUnavailable> {
-            self.revocations.revoke(revocation).await
-        }
-
-        async fn is_revoked(
-            &self,
-            claims: &infrachat_identity::Claims,
-        ) -> Result<bool, infrachat_identity::RevocationsUnavailable> {
-            self.revocations.is_revoked(claims).await
-        }
-
-        async fn all(&self) -> Result<Vec<Revocation>, infrachat_identity::RevocationsUnavailable> {
-            self.revocations.all().await
-        }
-    }
 
     fn connect(server: &RedisServer) -> RedisRevocations {
         RedisRevocations::connect(&server.url, "p").expect("the URL is good")
     }
-
-    async fn backend() -> Backend {
-        let server = server().await;
-        Backend {
-            revocations: connect(&server),
-            _server: server,
-        }
-    }
-
-    infrachat_identity::revocations_contract!(backend());
 
     fn revocation(family: &str, forget_in: i64) -> Revocation {
         Revocation {
@@ -86,34 +51,164 @@ mod revocations {
         }
     }
 
+    async fn is_revoked(
+        revocations: &RedisRevocations,
+        family: &str,
+    ) -> Result<bool, RevocationsUnavailable> {
+        let claims = Claims {
+            user: UserName::new("ada").expect("a good name"),
+            family: TokenFamilyId::from_text(family),
+            issued_at: unix_millis() - 60_000,
+            expires_at: unix_millis() + 60_000,
+            issuer: "https://issuer".to_owned(),
+            region: Region::new("us-west1").expect("a good name"),
+            jti: "jti".to_owned(),
+        };
+        revocations.is_revoked(&claims).await
+    }
+
+    async fn fill(
+        revocations: &RedisRevocations,
+        all: &[Revocation],
+    ) -> Result<(), RevocationsUnavailable> {
+        revocations.fill(async || Ok(all.to_vec())).await
+    }
+
     #[tokio::test]
-    async fn what_one_process_revokes_the_others_know() {
+    async fn they_are_not_told_before_they_are_filled() {
         let server = server().await;
-        let given = revocation("1", 60_000);
-        let revoked = connect(&server).revoke(given.clone()).await;
-        revoked.expect("available");
-        assert_eq!(connect(&server).all().await, Ok(vec![given]));
+        let revocations = connect(&server);
+        let added = revocations.add(&[revocation("1", 60_000)]).await;
+        added.expect("available");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        assert!(is_revoked(&revocations, "2").await.is_err());
+        fill(&revocations, &[]).await.expect("filled");
+        for process in [revocations, connect(&server)] {
+            assert_eq!(is_revoked(&process, "1").await, Ok(true));
+            assert_eq!(is_revoked(&process, "2").await, Ok(false));
+        }
+    }
+
+    #[tokio::test]
+    async fn emptied_they_are_not_told() {
+        let server = server().await;
+        let revocations = connect(&server);
+        let kept = [revocation("1", 60_000)];
+        fill(&revocations, &kept).await.expect("filled");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        server.empty().await.expect("emptied");
+        assert!(is_revoked(&revocations, "1").await.is_err());
+        fill(&revocations, &kept).await.expect("filled");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        assert_eq!(is_revoked(&revocations, "2").await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_restarted_does_not_tell_them_whatever_it_had_saved() {
+        let mut server = server().await;
+        let revocations = connect(&server);
+        fill(&revocations, &[]).await.expect("filled");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(false));
+        server.stop().expect("the server stops");
+        server.start_again().await.expect("the server comes back");
+        let keys: Vec<String> = ask(&server, redis::cmd("KEYS").arg("*:whole")).await;
+        assert!(!keys.is_empty(), "what it was told is still there");
+        assert!(is_revoked(&connect(&server), "1").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_added_during_a_fill_stays() {
+        let server = server().await;
+        let [filling, adding] = [connect(&server), connect(&server)];
+        let filled = filling.fill(async || {
+            adding.add(&[revocation("1", 60_000)]).await?;
+            Ok(vec![revocation("2", 60_000)])
+        });
+        filled.await.expect("filled");
+        assert_eq!(is_revoked(&adding, "1").await, Ok(true));
+        assert_eq!(is_revoked(&adding, "2").await, Ok(true));
+        assert_eq!(is_revoked(&adding, "3").await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn emptied_during_a_fill_they_are_not_told() {
+        let server = server().await;
+        let revocations = connect(&server);
+        let filled = revocations.fill(async || {
+            server.empty().await.expect("emptied");
+            Ok(vec![revocation("1", 60_000)])
+        });
+        filled.await.expect_err("it may lack something");
+        assert!(is_revoked(&revocations, "2").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_fill_that_was_lost_is_not_finished_because_of_another() {
+        let server = server().await;
+        let [one, two] = [connect(&server), connect(&server)];
+        let second = two.fill(async || {
+            let first = one.fill(async || {
+                server.empty().await.expect("emptied");
+                fill(&two, &[]).await?;
+                Ok(vec![])
+            });
+            first.await.expect_err("it may lack something");
+            Ok(vec![])
+        });
+        second.await.expect_err("it was lost as well");
+    }
+
+    #[tokio::test]
+    async fn the_later_times_hold() {
+        let server = server().await;
+        let revocations = connect(&server);
+        let mut older = revocation("1", 300);
+        older.issued_until -= 120_000;
+        for given in [revocation("1", 60_000), older] {
+            revocations.add(&[given]).await.expect("available");
+        }
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        let keys: Vec<String> = ask(&server, redis::cmd("KEYS").arg("*")).await;
+        let left: i64 = ask(&server, redis::cmd("PTTL").arg(&keys)).await;
+        assert!(left > 10_000, "{left} ms");
     }
 
     #[tokio::test]
     async fn a_revocation_is_forgotten_when_its_time_has_come() {
         let server = server().await;
         let revocations = connect(&server);
-        for (family, forget_in) in [("1", 60_000), ("2", 300)] {
-            let revoked = revocations.revoke(revocation(family, forget_in)).await;
-            revoked.expect("available");
-        }
-        assert_every_key_expires(&server, 3).await;
+        let given = [
+            ("1", 60_000),
+            ("2", 300),
+            ("3", -1),
+            ("4", i64::MAX - 2_000_000_000_000_000),
+        ]
+        .map(|(family, forget_in)| revocation(family, forget_in));
+        fill(&revocations, &given).await.expect("filled");
+        assert_every_key_expires(&server, 16 + 3).await;
         let forgotten = async {
-            while revocations.all().await.expect("available").len() > 1 {
+            while is_revoked(&revocations, "2").await.expect("available") {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(LONG, forgotten).await.expect("one is forgotten");
-        let revoked = revocations.revoke(revocation("3", 60_000)).await;
-        revoked.expect("available");
-        let keys: Vec<String> = ask(&server, redis::cmd("KEYS").arg("*")).await;
-        assert_eq!(keys.len(), 3, "two revocations and their index: {keys:?}");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        assert_eq!(is_revoked(&revocations, "3").await, Ok(false));
+        assert_eq!(is_revoked(&revocations, "4").await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn many_are_filled_in() {
+        let server = server().await;
+        let revocations = connect(&server);
+        let given: Vec<_> = (0..1_700)
+            .map(|number| revocation(&format!("f{number}"), 60_000))
+            .collect();
+        fill(&revocations, &given).await.expect("filled");
+        for family in ["f0", "f499", "f500", "f1699"] {
+            assert_eq!(is_revoked(&revocations, family).await, Ok(true));
+        }
+        assert_eq!(is_revoked(&revocations, "f1700").await, Ok(false));
     }
 
     #[tokio::test]
@@ -121,20 +216,25 @@ mod revocations {
         let server = RedisServer::start_cluster().await;
         let server = server.expect("a server of our own");
         let revocations = connect(&server);
-        let given = revocation("1", 60_000);
-        let revoked = revocations.revoke(given.clone()).await;
-        revoked.expect("available");
-        assert_eq!(revocations.all().await, Ok(vec![given]));
+        let given = [revocation("1", 60_000), revocation("2", 60_000)];
+        fill(&revocations, &given).await.expect("filled");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        assert_eq!(is_revoked(&revocations, "3").await, Ok(false));
     }
 
     #[tokio::test]
     async fn without_redis_they_are_unavailable() {
         let mut server = server().await;
         let revocations = connect(&server);
-        assert_eq!(revocations.all().await, Ok(vec![]));
+        fill(&revocations, &[]).await.expect("filled");
         server.stop().expect("the server stops");
-        let revoked = timeout(LONG, revocations.revoke(revocation("1", 60_000))).await;
-        assert!(revoked.expect("an answer comes").is_err());
+        let given = [revocation("1", 60_000)];
+        let added = timeout(LONG, revocations.add(&given)).await;
+        assert!(added.expect("an answer comes").is_err());
+        let told = timeout(LONG, is_revoked(&revocations, "1")).await;
+        assert!(told.expect("an answer comes").is_err());
+        let filled = timeout(LONG, fill(&revocations, &given)).await;
+        assert!(filled.expect("an answer comes").is_err());
         assert!(RedisRevocations::connect("http://nowhere", "p").is_err());
     }
 }

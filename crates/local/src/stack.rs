@@ -6,10 +6,11 @@ use anyhow::Context as _;
 use infrachat_bus::MemoryFabric;
 use infrachat_gatekeeper::{Gatekeeper, RegionEndpoints};
 use infrachat_identity::{
-    KeyRing, MemoryLimiter, MemoryRevocations, RemoteKeys, SigningKey, TokenIssuer, TokenVerifier,
+    KeyRing, MemoryLimiter, RemoteKeys, SigningKey, TokenIssuer, TokenVerifier,
 };
 use infrachat_metadata::{LeaseState, MemoryMetadata, Metadata};
 use infrachat_presence::MemoryPresence;
+use infrachat_revocations::StoredRevocations;
 use infrachat_runtime::Listener;
 use infrachat_shard::{Shard, ShardConfig};
 use infrachat_switchboard::Switchboard;
@@ -148,7 +149,7 @@ impl LocalStack {
                 verifier: Arc::new(TokenVerifier::new(Arc::new(RemoteKeys::new(
                     issuers.clone(),
                 )?))),
-                revocations: Arc::new(MemoryRevocations::new()),
+                revocations: Arc::new(StoredRevocations::new(region.store.clone())),
             };
             let switchboard = bind_switchboard(&config, &region.config, &parts).await?;
             let mut running = RunningRegion {

@@ -1,4 +1,4 @@
-//! What a region stores: users, channels, history, and who serves which partition.
+//! What a region stores: users, revocations, channels, history, and who serves which partition.
 //!
 //! One store a region ([`Metadata`]). Records that have a home region are decided there and copied
 //! to the others, each copy with its version; a copy never goes back to an older one.
@@ -10,6 +10,7 @@ pub mod contract;
 mod firestore;
 mod history;
 mod memory;
+mod revocations;
 mod routing;
 mod users;
 mod watch;
@@ -21,6 +22,7 @@ pub use self::firestore::{FirestoreConfig, FirestoreMetadata};
 pub use channels::{ChannelRecord, Channels};
 pub use history::{Direction, History, HistoryEntry, HistoryPage};
 pub use memory::{DEFAULT_HISTORY_LIMIT, MemoryMetadata};
+pub use revocations::RevocationRecords;
 pub use routing::{Lease, LeaseState, LeaseView, Ownership, Routing};
 pub use users::{TokenFamily, UserRecord, Users};
 pub use watch::{RoutingView, RoutingWatch};
@@ -60,8 +62,19 @@ pub enum MetadataError {
 
 /// A region's store.
 pub trait Metadata:
-    Users + Channels + History + Routing + fmt::Debug + Send + Sync + 'static
+    Users + RevocationRecords + Channels + History + Routing + fmt::Debug + Send + Sync + 'static
 {
 }
 
-impl<T: Users + Channels + History + Routing + fmt::Debug + Send + Sync + 'static> Metadata for T {}
+impl<T> Metadata for T where
+    T: Users
+        + RevocationRecords
+        + Channels
+        + History
+        + Routing
+        + fmt::Debug
+        + Send
+        + Sync
+        + 'static
+{
+}

@@ -102,6 +102,31 @@ impl RedisServer {
         self.wait().await
     }
 
+    /// Starts it again on the same port, with nothing in it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_empty(&mut self) -> Result<(), StartError> {
+        match std::fs::remove_dir_all(self.directory.path().join("appendonlydir")) {
+            Err(err) if err.kind() != ErrorKind::NotFound => Err(err.into()),
+            _ => self.start_again().await,
+        }
+    }
+
+    /// Removes everything that is in it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn empty(&self) -> Result<(), StartError> {
+        let flush = async {
+            let client = redis::Client::open(self.url.as_str())?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            redis::cmd("FLUSHALL").query_async(&mut connection).await
+        };
+        let flushed: redis::RedisResult<()> = flush.await;
+        flushed.map_err(|err| StartError::Silent(err.to_string()))
+    }
+
     async fn wait(&mut self) -> Result<(), StartError> {
         let answered = timeout(PATIENCE, async {
             while !self.answers().await {

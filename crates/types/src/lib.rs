@@ -8,6 +8,7 @@ mod ids;
 mod message;
 mod names;
 mod position;
+mod revocation;
 
 pub use clock::{ClockError, IdClock, MAX_CLOCK_DRIFT};
 pub use code::{CloseCode, ErrorCode};
@@ -17,6 +18,7 @@ pub use ids::{
 pub use message::{Channel, Identity, Message, SlowReaderPolicy, Visibility};
 pub use names::{BadName, ChannelName, Region, ShardId, UserName};
 pub use position::{BadPosition, Position, RegionTag};
+pub use revocation::Revocation;
 
 /// Milliseconds since the Unix epoch.
 pub type UnixMillis = i64;

@@ -35,9 +35,31 @@ impl MemoryRevocations {
         let covered = |family| {
             entries
                 .get(&(claims.user.clone(), family))
-                .is_some_and(|revocation| revocation.covers(claims))
+                .is_some_and(|revocation| claims.issued_at <= revocation.issued_until)
         };
         covered(None) || covered(Some(claims.family.clone()))
+    }
+}
+
+fn add(entries: &mut HashMap<Key, Revocation>, revocation: Revocation) {
+    let key = (revocation.user.clone(), revocation.family.clone());
+    entries
+        .entry(key)
+        .and_modify(|entry| {
+            entry.extend(&revocation);
+        })
+        .or_insert(revocation);
+}
+
+impl FromIterator<Revocation> for MemoryRevocations {
+    fn from_iter<I: IntoIterator<Item = Revocation>>(revocations: I) -> Self {
+        let mut entries = HashMap::new();
+        for revocation in revocations {
+            add(&mut entries, revocation);
+        }
+        Self {
+            entries: Mutex::new(entries),
+        }
     }
 }
 
@@ -50,14 +72,7 @@ impl Revocations for MemoryRevocations {
         if revocation.forget_after < now {
             return Ok(());
         }
-        let key = (revocation.user.clone(), revocation.family.clone());
-        entries
-            .entry(key)
-            .and_modify(|entry| {
-                entry.issued_until = entry.issued_until.max(revocation.issued_until);
-                entry.forget_after = entry.forget_after.max(revocation.forget_after);
-            })
-            .or_insert(revocation);
+        add(&mut entries, revocation);
         Ok(())
     }
 

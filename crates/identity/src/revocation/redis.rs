@@ -3,20 +3,22 @@
 //! Users are spread over a fixed number of slots. All keys of a slot carry the same hash tag, so a
 //! script finds them on one node of a cluster:
 //!
-//! | key | what |
-//! |---|---|
-//! | `{<prefix>:revocations:<slot>}` | sorted set of the slot's revocations, by `forget_after` |
-//! | `… :<user> <family>` | `issued_until` of one; the family is empty for all of the user's |
+//! | key, after `{<prefix>:revocations:<slot>}:` | what | lives |
+//! |---|---|---|
+//! | `<user> <family>` | `issued_until` of one; the family is empty for all of the user's | until its `forget_after` |
+//! | `whole` | the run of the server that was filled | a day |
+//! | `filling:<fill>` | the run of the server that is being filled | a minute |
 //!
-//! Every key lives until the `forget_after` of what is in it.
+//! A run is one life of one server process. So a server that was emptied, that was restarted with
+//! whatever it had saved, or that replaced another with what had been replicated to it by then, is
+//! not taken for whole.
 
-use std::fmt;
+use std::{fmt, future::Future};
 
-use async_trait::async_trait;
-use infrachat_types::{TokenFamilyId, UserName};
+use infrachat_types::{TokenFamilyId, UnixMillis, UserName};
 use redis::Script;
 
-use super::{Revocation, Revocations, RevocationsUnavailable};
+use super::{Revocation, RevocationsUnavailable};
 use crate::{
     Claims,
     redis::{BadRedisUrl, Link, in_time},
@@ -24,52 +26,69 @@ use crate::{
 
 /// How many slots there are: part of the format of what is stored.
 const SLOTS: u64 = 16;
+/// Revocations in one call of a script, which holds up all other calls.
+const AT_ONCE: usize = 500;
+/// The end of the year 9999. Redis refuses to keep anything for much longer.
+const LATEST: UnixMillis = 253_402_300_799_000;
 
-/// The index and one revocation; what to call it in the index, `issued_until` and `forget_after`.
-/// The later of each holds. What the index lists past its time is taken out of it.
-const REVOKE: &str = r"
-local index, entry = KEYS[1], KEYS[2]
-local member, issued_until, forget_after = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+/// The server's run: what the other scripts begin with.
+const RUN: &str = r"
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+";
+
+/// Revocations; `issued_until` and `forget_after` of each. The later of each holds.
+const ADD: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. now)
-local until_before = redis.call('GET', entry)
-local forget_before = redis.call('ZSCORE', index, member)
-if until_before and forget_before then
-  issued_until = math.max(issued_until, tonumber(until_before))
-  forget_after = math.max(forget_after, tonumber(forget_before))
-end
-if forget_after < now then return end
-redis.call('SET', entry, issued_until)
-redis.call('PEXPIREAT', entry, forget_after)
-redis.call('ZADD', index, forget_after, member)
-local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
-redis.call('PEXPIREAT', index, last[2])
-";
-
-/// The index; each member, `issued_until` and `forget_after`.
-const ALL: &str = r"
-local index = KEYS[1]
-local all = {}
-local members = redis.call('ZRANGE', index, 0, -1, 'WITHSCORES')
-for i = 1, #members, 2 do
-  local issued_until = redis.call('GET', index .. ':' .. members[i])
-  if issued_until then
-    all[#all + 1] = {members[i], issued_until, members[i + 1]}
+for i, entry in ipairs(KEYS) do
+  local issued_until, forget_after = tonumber(ARGV[2 * i - 1]), tonumber(ARGV[2 * i])
+  local before = redis.call('GET', entry)
+  if before then
+    issued_until = math.max(issued_until, tonumber(before))
+    forget_after = math.max(forget_after, now + redis.call('PTTL', entry))
+  end
+  if forget_after >= now then
+    redis.call('SET', entry, issued_until)
+    redis.call('PEXPIREAT', entry, forget_after)
   end
 end
-return all
 ";
 
-/// A region's revocations, in its Redis.
+/// Whether the slot is whole, and revocations that may be there.
+const ASK: &str = r"
+local found = redis.call('MGET', unpack(KEYS))
+found[1] = found[1] == run and 1 or 0
+return found
+";
+
+/// A fill of the slot.
+const BEGIN: &str = r"
+redis.call('SET', KEYS[1], run, 'PX', 60000)
+";
+
+/// A fill of the slot, and what says that it is whole. Answers whether all that was added since the
+/// fill began is still there.
+const FINISH: &str = r"
+if redis.call('GET', KEYS[1]) ~= run then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[2], run, 'PX', 86400000)
+return 1
+";
+
+/// A region's revocations, in its Redis: fast and shared, but not to be relied on alone.
 ///
-/// Every call answers within a second, with an error when Redis does not. A Redis that lost its
-/// content knows no revocations: fill it again before it is asked.
+/// It gives no answer, rather than a wrong one, while it is not known to be whole: it must have been
+/// filled, by [`RedisRevocations::fill`], since its server was started or emptied last. Of a server
+/// that evicts keys this can't be told, so it must not (`maxmemory-policy noeviction`).
+///
+/// Every call to Redis answers within half a second, with an error when Redis does not.
 pub struct RedisRevocations {
     link: Link,
     prefix: String,
-    revoke: Script,
-    all: Script,
+    add: Script,
+    ask: Script,
+    begin: Script,
+    finish: Script,
 }
 
 impl RedisRevocations {
@@ -82,16 +101,99 @@ impl RedisRevocations {
     /// # Errors
     /// When the URL can't be understood.
     pub fn connect(url: &str, prefix: &str) -> Result<Self, BadRedisUrl> {
+        let with_run = |script| Script::new(&format!("{RUN}{script}"));
         Ok(Self {
             link: Link::new(url)?,
             prefix: prefix.to_owned(),
-            revoke: Script::new(REVOKE),
-            all: Script::new(ALL),
+            add: Script::new(ADD),
+            ask: with_run(ASK),
+            begin: with_run(BEGIN),
+            finish: with_run(FINISH),
         })
     }
 
-    fn index(&self, slot: u64) -> String {
-        format!("{{{}:revocations:{slot}}}", self.prefix)
+    fn key(&self, slot: u64, name: &str) -> String {
+        format!("{{{}:revocations:{slot}}}:{name}", self.prefix)
+    }
+
+    async fn call<T: redis::FromRedisValue>(
+        &self,
+        call: &redis::ScriptInvocation<'_>,
+    ) -> Result<T, RevocationsUnavailable> {
+        let mut connection = self.link.connection();
+        let answer = in_time(call.invoke_async(&mut connection)).await;
+        answer.map_err(RevocationsUnavailable)
+    }
+
+    /// Adds to what is there, whether that is whole or not. Of one sign-in's, or one user's, the
+    /// later times hold.
+    ///
+    /// # Errors
+    /// When Redis does not answer; any of them may have been added.
+    pub async fn add(&self, revocations: &[Revocation]) -> Result<(), RevocationsUnavailable> {
+        for slot in 0..SLOTS {
+            let of_slot = revocations.iter().filter(|one| slot_of(&one.user) == slot);
+            let of_slot: Vec<_> = of_slot.collect();
+            for some in of_slot.chunks(AT_ONCE) {
+                let mut call = self.add.prepare_invoke();
+                for one in some {
+                    call.key(self.key(slot, &entry(&one.user, one.family.as_ref())))
+                        .arg(one.issued_until.min(LATEST))
+                        .arg(one.forget_after.min(LATEST));
+                }
+                let () = self.call(&call).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a token that verified is revoked.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or does not know of the token and is not whole.
+    pub async fn is_revoked(&self, claims: &Claims) -> Result<bool, RevocationsUnavailable> {
+        let slot = slot_of(&claims.user);
+        let mut call = self.ask.key(self.key(slot, "whole"));
+        for family in [None, Some(&claims.family)] {
+            call.key(self.key(slot, &entry(&claims.user, family)));
+        }
+        let (whole, user, family): (bool, Option<i64>, Option<i64>) = self.call(&call).await?;
+        let mut issued_until = [user, family].into_iter().flatten();
+        match (issued_until.any(|until| claims.issued_at <= until), whole) {
+            (true, _) => Ok(true),
+            (false, true) => Ok(false),
+            (false, false) => Err(RevocationsUnavailable(
+                "Redis was emptied or restarted, and is not filled again".to_owned(),
+            )),
+        }
+    }
+
+    /// Makes it whole with all revocations of the region, which are listed once this has begun.
+    ///
+    /// What was kept where it is listed before it was added here is never missing from what is then
+    /// called whole, whatever happens at the same time: other fills, revocations, losses.
+    ///
+    /// # Errors
+    /// When Redis does not answer or loses its content meanwhile, or when they can't be listed.
+    pub async fn fill<F>(&self, list: impl FnOnce() -> F) -> Result<(), RevocationsUnavailable>
+    where
+        F: Future<Output = Result<Vec<Revocation>, RevocationsUnavailable>>,
+    {
+        let fill = format!("filling:{:032x}", rand::random::<u128>());
+        for slot in 0..SLOTS {
+            let () = self.call(&self.begin.key(self.key(slot, &fill))).await?;
+        }
+        self.add(&list().await?).await?;
+        for slot in 0..SLOTS {
+            let mut call = self.finish.key(self.key(slot, &fill));
+            let kept: bool = self.call(call.key(self.key(slot, "whole"))).await?;
+            if !kept {
+                return Err(RevocationsUnavailable(
+                    "Redis lost its content while it was filled".to_owned(),
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -104,7 +206,7 @@ impl fmt::Debug for RedisRevocations {
 }
 
 /// FNV-1a over the name: part of the format of what is stored.
-fn slot(user: &UserName) -> u64 {
+fn slot_of(user: &UserName) -> u64 {
     let hash = user
         .as_str()
         .bytes()
@@ -114,63 +216,7 @@ fn slot(user: &UserName) -> u64 {
     hash % SLOTS
 }
 
-fn member(user: &UserName, family: Option<&TokenFamilyId>) -> String {
+/// What one is called in its slot: with a space, which no other key there has.
+fn entry(user: &UserName, family: Option<&TokenFamilyId>) -> String {
     format!("{user} {}", family.map_or("", TokenFamilyId::as_str))
-}
-
-fn parse((member, issued_until, forget_after): &(String, i64, i64)) -> Option<Revocation> {
-    let (user, family) = member.split_once(' ')?;
-    Some(Revocation {
-        user: UserName::new(user).ok()?,
-        family: (!family.is_empty()).then(|| TokenFamilyId::from_text(family)),
-        issued_until: *issued_until,
-        forget_after: *forget_after,
-    })
-}
-
-#[async_trait]
-impl Revocations for RedisRevocations {
-    async fn revoke(&self, revocation: Revocation) -> Result<(), RevocationsUnavailable> {
-        let index = self.index(slot(&revocation.user));
-        let member = member(&revocation.user, revocation.family.as_ref());
-        let mut call = self.revoke.key(&index);
-        call.key(format!("{index}:{member}"))
-            .arg(member)
-            .arg(revocation.issued_until)
-            .arg(revocation.forget_after);
-        let mut connection = self.link.connection();
-        in_time(call.invoke_async(&mut connection))
-            .await
-            .map_err(RevocationsUnavailable)
-    }
-
-    async fn is_revoked(&self, claims: &Claims) -> Result<bool, RevocationsUnavailable> {
-        let index = self.index(slot(&claims.user));
-        let mut ask = redis::cmd("MGET");
-        for family in [None, Some(&claims.family)] {
-            ask.arg(format!("{index}:{}", member(&claims.user, family)));
-        }
-        let mut connection = self.link.connection();
-        let issued_until: Vec<Option<i64>> = in_time(ask.query_async(&mut connection))
-            .await
-            .map_err(RevocationsUnavailable)?;
-        Ok(issued_until
-            .into_iter()
-            .flatten()
-            .any(|until| claims.issued_at <= until))
-    }
-
-    async fn all(&self) -> Result<Vec<Revocation>, RevocationsUnavailable> {
-        let mut all = Vec::new();
-        for slot in 0..SLOTS {
-            let call = self.all.key(self.index(slot));
-            let mut connection = self.link.connection();
-            let listed: Vec<_> = in_time(call.invoke_async(&mut connection))
-                .await
-                .map_err(RevocationsUnavailable)?;
-            // What can't be read was not written here, and revokes nothing.
-            all.extend(listed.iter().filter_map(parse));
-        }
-        Ok(all)
-    }
 }

@@ -6,6 +6,7 @@
 pub mod channels;
 pub mod following;
 pub mod history;
+pub mod revocations;
 pub mod routing;
 pub mod users;
 
@@ -54,6 +55,13 @@ macro_rules! contract_tests {
                 a_rotation_with_an_outdated_version_conflicts
                 of_concurrent_rotations_exactly_one_wins
                 a_users_sign_ins_leave_out_revoked_and_expired_ones
+            }
+            revocations {
+                a_revocation_reads_back
+                a_user_and_each_sign_in_are_revoked_apart
+                revoking_again_keeps_the_later_times
+                of_concurrent_revocations_the_latest_times_hold
+                a_revocation_is_listed_until_it_is_forgotten
             }
             channels {
                 a_channel_reads_back

@@ -4,13 +4,14 @@
 //! |---|---|---|
 //! | `users` | the user's name | a user |
 //! | `families` | the sign-in's id | a sign-in; ends by itself at `expires_at` |
+//! | `revocations` | the user's name, and `~` and the sign-in's id if it is about one | tokens that are no longer good; ends by itself at `forget_after` |
 //! | `channels` | the channel's name | a channel, its members, and whom it is listed to |
 //! | `leases` | the shard's name | a lease; its age is the read's time less the document's update time |
 //! | `partitions` | the partition's number | who owns it; written only when that changes |
 //! | `channels-history/{channel}/messages` | sender and client message id | a message, at `message_id` and at `place` |
 //!
 //! No composite index is needed. A database should have a TTL policy on `expires_at` of `families`
-//! and of `messages`, and no index on any field of `messages` but `message_id` and `place`: each
+//! and of `messages`, another on `forget_after` of `revocations`, and no index on any field of `messages` but `message_id` and `place`: each
 //! is paid for with every message. Both rise with time, so one channel takes about 500 messages a
 //! second for long, Firestore's limit for such an index.
 //!
@@ -24,6 +25,7 @@ mod followed;
 mod history;
 mod listener;
 mod query;
+mod revocations;
 mod routing;
 mod users;
 

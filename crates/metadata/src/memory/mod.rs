@@ -2,6 +2,7 @@
 
 mod channels;
 mod history;
+mod revocations;
 mod routing;
 mod users;
 
@@ -15,7 +16,8 @@ use std::{
 use infrachat_types::ChannelName;
 
 use self::{
-    channels::ChannelTables, history::ChannelHistory, routing::RoutingTables, users::UserTables,
+    channels::ChannelTables, history::ChannelHistory, revocations::RevocationTable,
+    routing::RoutingTables, users::UserTables,
 };
 use crate::MetadataError;
 
@@ -30,6 +32,7 @@ pub const DEFAULT_HISTORY_LIMIT: usize = 100_000;
 /// Faults can be injected, to see how the rest of a region behaves without its store.
 pub struct MemoryMetadata {
     users: Mutex<UserTables>,
+    revocations: Mutex<RevocationTable>,
     channels: Mutex<ChannelTables>,
     /// Taken before `history` and `faults` by whoever needs both.
     routing: Mutex<RoutingTables>,
@@ -57,6 +60,7 @@ impl MemoryMetadata {
     pub fn with_history_limit(messages_per_channel: usize) -> Self {
         Self {
             users: Mutex::default(),
+            revocations: Mutex::default(),
             channels: Mutex::default(),
             routing: Mutex::default(),
             history: Mutex::default(),
