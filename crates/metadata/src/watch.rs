@@ -49,6 +49,12 @@ impl RoutingView {
         self.heard
     }
 
+    /// All leases, expired ones included, as old as they were when the store was last heard.
+    #[must_use]
+    pub fn leases_as_heard(&self) -> &[LeaseView] {
+        &self.leases
+    }
+
     /// All leases, expired ones included, as old as they are now.
     pub fn leases(&self) -> impl Iterator<Item = LeaseView> {
         let since = self.heard.map(|heard| heard.elapsed()).unwrap_or_default();
@@ -71,21 +77,37 @@ impl RoutingView {
 #[derive(Debug, Clone)]
 pub struct RoutingWatch {
     views: watch::Receiver<RoutingView>,
+    /// The views are of before this watch, until one is current.
+    late: bool,
 }
 
 impl RoutingWatch {
     /// Whoever sends ends when nobody follows any more.
     pub(crate) fn new(views: watch::Receiver<RoutingView>) -> Self {
-        Self { views }
+        let late = {
+            let view = views.borrow();
+            view.heard.is_some() && !view.current
+        };
+        Self { views, late }
     }
 
     /// What is known now.
     pub fn latest(&mut self) -> RoutingView {
         let mut view = self.views.borrow_and_update().clone();
+        self.late &= !view.is_current();
+        if self.late {
+            return RoutingView::default();
+        }
         if self.views.has_changed().is_err() {
             view.lost();
         }
         view
+    }
+
+    /// Whether something may have changed since the last [`RoutingWatch::latest`].
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.views.has_changed().unwrap_or_default()
     }
 
     /// Resolves once something may have changed since the last [`RoutingWatch::latest`]: a record,

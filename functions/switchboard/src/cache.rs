@@ -1,11 +1,12 @@
-//! The routing table, read from the store at most every so often, and kept while the store is away.
+//! The routing table: followed as the store tells it, without a read. While the store is not heard, it
+//! is read, at most every so often; and while it does not answer either, the last known table is kept.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use infrachat_metadata::{MetadataError, Routing};
+use infrachat_metadata::{LeaseView, MetadataError, Ownership, Routing, RoutingWatch};
 use infrachat_routing::PartitionCount;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
@@ -33,19 +34,29 @@ struct Shared<S: ?Sized> {
     read: watch::Sender<()>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    table: Option<(Arc<RoutingTable>, Instant)>,
-    /// When the last read ended, and how it failed.
+    watch: RoutingWatch,
+    newest: Option<Newest>,
+    /// When the last read ended, and how it failed; none since the store was heard.
     last: Option<(Instant, Option<MetadataError>)>,
     /// The read under way.
     reading: Option<JoinHandle<()>>,
 }
 
+/// The newest table.
+#[derive(Debug)]
+struct Newest {
+    table: Arc<RoutingTable>,
+    as_of: Instant,
+    /// When the ages of its leases were what they are in it.
+    made: Instant,
+}
+
 /// What is known of the routes.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
-    /// As of the last read that succeeded.
+    /// As the store was last heard, or as of the last read that succeeded.
     pub(crate) table: Arc<RoutingTable>,
     /// How old it is, when the store did not answer.
     pub(crate) stale: Option<Duration>,
@@ -53,20 +64,26 @@ pub(crate) struct Known {
 
 impl<S: Routing + Send + Sync + ?Sized + 'static> RoutingCache<S> {
     pub(crate) fn new(config: &Config, store: Arc<S>) -> Self {
+        let state = State {
+            watch: store.watch(),
+            newest: None,
+            last: None,
+            reading: None,
+        };
         Self {
             shared: Arc::new(Shared {
                 store,
                 partitions: config.partitions,
                 lease_ttl: config.lease_ttl,
                 refresh: config.refresh,
-                state: Mutex::default(),
+                state: Mutex::new(state),
                 read: watch::Sender::new(()),
             }),
         }
     }
 
-    /// The routes: no older than the refresh interval, or, when the store is away or slow, the last
-    /// known. All callers share one read.
+    /// The routes: as the store tells them now; while it is not heard, as they are read, no older than
+    /// the refresh interval; or, when it is away or slow, the last known. All callers share one read.
     ///
     /// # Errors
     /// When the store is away and nothing was ever known.
@@ -74,14 +91,14 @@ impl<S: Routing + Send + Sync + ?Sized + 'static> RoutingCache<S> {
         let mut read = self.shared.read.subscribe();
         let patience = {
             let mut state = self.shared.lock();
-            if state.tried_within(self.shared.refresh) {
+            if self.shared.follow(&mut state) || state.tried_within(self.shared.refresh) {
                 return state.known(false);
             }
             if state.reading.as_ref().is_none_or(JoinHandle::is_finished) {
                 // A task of its own, so that a caller who hangs up does not stop it for the others.
                 state.reading = Some(tokio::spawn(Arc::clone(&self.shared).read()));
             }
-            if state.table.is_some() && state.failure().is_some() {
+            if state.newest.is_some() && state.failure().is_some() {
                 PATIENCE
             } else {
                 READ_TIMEOUT + PATIENCE
@@ -95,6 +112,37 @@ impl<S: Routing + Send + Sync + ?Sized + 'static> RoutingCache<S> {
 impl<S: Routing + Send + Sync + ?Sized + 'static> Shared<S> {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what the store tells; answers whether it is being heard.
+    fn follow(&self, state: &mut State) -> bool {
+        let changed = state.watch.has_changed();
+        let view = state.watch.latest();
+        let Some(heard) = view.heard() else {
+            return false;
+        };
+        let newest = state.newest.as_ref();
+        if view.is_current() {
+            state.last = None;
+            if changed || newest.is_none_or(Newest::has_run_out) {
+                let table = self.table(view.leases(), view.ownerships());
+                state.newest = Some(Newest::new(table, heard));
+            }
+        } else if changed && newest.is_none_or(|newest| newest.as_of <= heard) {
+            // As it was then: while the store is away, nobody can renew a lease.
+            let table = self.table(view.leases_as_heard().to_vec(), view.ownerships());
+            state.newest = Some(Newest::new(table, heard));
+        }
+        view.is_current()
+    }
+
+    fn table(
+        &self,
+        leases: impl IntoIterator<Item = LeaseView>,
+        ownerships: &[Ownership],
+    ) -> RoutingTable {
+        let ownerships = ownerships.iter().cloned();
+        RoutingTable::new(self.partitions, self.lease_ttl, leases, ownerships)
     }
 
     async fn read(self: Arc<Self>) {
@@ -111,9 +159,11 @@ impl<S: Routing + Send + Sync + ?Sized + 'static> Shared<S> {
             let mut state = self.lock();
             let failure = match read {
                 Ok((leases, ownerships)) => {
-                    let table =
-                        RoutingTable::new(self.partitions, self.lease_ttl, leases, ownerships);
-                    state.table = Some((Arc::new(table), began));
+                    let newest = state.newest.as_ref();
+                    if newest.is_none_or(|newest| newest.as_of <= began) {
+                        let table = self.table(leases, &ownerships);
+                        state.newest = Some(Newest::new(table, began));
+                    }
                     None
                 }
                 Err(err) => {
@@ -125,6 +175,21 @@ impl<S: Routing + Send + Sync + ?Sized + 'static> Shared<S> {
             state.reading = None;
         }
         self.read.send_replace(());
+    }
+}
+
+impl Newest {
+    fn new(table: RoutingTable, as_of: Instant) -> Self {
+        Self {
+            table: Arc::new(table),
+            as_of,
+            made: Instant::now(),
+        }
+    }
+
+    /// Whether a lease in it may have run out since it was made.
+    fn has_run_out(&self) -> bool {
+        self.table.has_run_out(self.made.elapsed())
     }
 }
 
@@ -141,10 +206,10 @@ impl State {
 
     fn known(&self, gave_up: bool) -> Result<Known, MetadataError> {
         let failure = self.failure();
-        match &self.table {
-            Some((table, read_at)) => Ok(Known {
-                table: Arc::clone(table),
-                stale: (gave_up || failure.is_some()).then(|| read_at.elapsed()),
+        match &self.newest {
+            Some(newest) => Ok(Known {
+                table: Arc::clone(&newest.table),
+                stale: (gave_up || failure.is_some()).then(|| newest.as_of.elapsed()),
             }),
             None => Err(failure.cloned().unwrap_or_else(|| {
                 MetadataError::Unavailable("it has not answered yet".to_owned())
@@ -159,7 +224,7 @@ mod tests {
 
     use async_trait::async_trait;
     use futures::future::join_all;
-    use infrachat_metadata::{Lease, LeaseView, MemoryMetadata, Ownership, RoutingWatch};
+    use infrachat_metadata::{Lease, LeaseState, MemoryMetadata};
     use infrachat_types::{Epoch, OriginId, ShardId};
 
     use super::*;
@@ -167,6 +232,8 @@ mod tests {
     /// Takes a while to answer, and counts how often it was asked.
     #[derive(Debug, Default)]
     struct SlowStore {
+        /// What followers hear of.
+        followed: MemoryMetadata,
         reads: AtomicUsize,
         hangs: AtomicBool,
     }
@@ -192,10 +259,8 @@ mod tests {
         async fn ownerships(&self) -> Result<Vec<Ownership>, MetadataError> {
             Ok(Vec::new())
         }
-        /// It is never heard.
         fn watch(&self) -> RoutingWatch {
-            let gone = MemoryMetadata::new();
-            gone.watch()
+            self.followed.watch()
         }
         async fn renew_lease(&self, _: Lease) -> Result<(), MetadataError> {
             unused()
@@ -218,14 +283,102 @@ mod tests {
     }
 
     fn cache() -> (Arc<SlowStore>, RoutingCache<SlowStore>) {
+        over(Arc::default())
+    }
+
+    /// Over a store that can only be read.
+    fn unheard() -> (Arc<SlowStore>, RoutingCache<SlowStore>) {
         let store = Arc::<SlowStore>::default();
+        store.followed.set_unavailable(true);
+        over(store)
+    }
+
+    fn over(store: Arc<SlowStore>) -> (Arc<SlowStore>, RoutingCache<SlowStore>) {
         let cache = RoutingCache::new(&Config::default(), Arc::clone(&store));
         (store, cache)
     }
 
+    const PARTITION: u32 = 7;
+
+    impl SlowStore {
+        /// A shard takes the partition, and followers hear of it.
+        async fn serve(&self, slot: u32) {
+            let lease = Lease {
+                shard: ShardId::new(&format!("shard-{slot}")).expect("valid"),
+                incarnation: OriginId::from_text("life"),
+                endpoint: format!("shard-{slot}.example:7003"),
+                zone: "us-west1-b".to_owned(),
+                sessions: 0,
+                state: LeaseState::Active,
+            };
+            let (shard, life) = (lease.shard.clone(), lease.incarnation.clone());
+            self.followed.renew_lease(lease).await.expect("renewed");
+            let taken = self
+                .followed
+                .take_partition(PARTITION, &shard, &life, Duration::ZERO);
+            taken.await.expect("its own, or run out");
+        }
+    }
+
+    /// Where the partition is, if anybody has it.
+    async fn place(cache: &RoutingCache<SlowStore>) -> (Option<String>, Option<Duration>) {
+        let known = cache.current().await.expect("routes");
+        let owner = known.table.place(PARTITION).owner;
+        (owner.ok().map(|owner| owner.shard.to_string()), known.stale)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_heard_is_not_read() {
+        let (store, cache) = cache();
+        assert_eq!(place(&cache).await, (None, None));
+        let ttl = Config::default().lease_ttl;
+        for slot in 0..3 {
+            store.serve(slot).await;
+            let owner = Some(format!("shard-{slot}"));
+            assert_eq!(place(&cache).await, (owner.clone(), None));
+            tokio::time::advance(ttl).await;
+            assert_eq!(place(&cache).await, (owner, None));
+            // That a lease runs out is told by nobody.
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(place(&cache).await, (None, None));
+        }
+        assert_eq!(store.reads.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_store_is_away_the_last_that_was_heard_holds() {
+        let (store, cache) = cache();
+        assert_eq!(place(&cache).await, (None, None));
+        // Nobody asks for routes between this and the loss.
+        store.serve(1).await;
+        store.hangs.store(true, Ordering::Relaxed);
+        store.followed.set_unavailable(true);
+        let away = Config::default().lease_ttl * 2;
+        tokio::time::advance(away).await;
+        let (owner, stale) = place(&cache).await;
+        assert_eq!(owner.as_deref(), Some("shard-1"));
+        assert!(stale >= Some(away), "{stale:?}");
+
+        store.followed.set_unavailable(false);
+        assert_eq!(place(&cache).await, (None, None));
+        store.serve(2).await;
+        assert_eq!(place(&cache).await, (Some("shard-2".to_owned()), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_can_only_be_read_is_believed_when_it_answers() {
+        let (store, cache) = cache();
+        store.serve(1).await;
+        assert_eq!(place(&cache).await, (Some("shard-1".to_owned()), None));
+        store.followed.set_unavailable(true);
+        // It reads as empty.
+        assert_eq!(place(&cache).await, (None, None));
+        assert_eq!(store.reads.load(Ordering::Relaxed), 1);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn all_callers_share_one_read() {
-        let (store, cache) = cache();
+        let (store, cache) = unheard();
         let answers = join_all((0..100).map(|_| cache.current())).await;
         assert!(
             answers
@@ -237,7 +390,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_store_is_read_again_once_the_routes_are_too_old() {
-        let (store, cache) = cache();
+        let (store, cache) = unheard();
         let refresh = Config::default().refresh;
         cache.current().await.expect("routes");
         tokio::time::advance(refresh - Duration::from_millis(1)).await;
@@ -250,7 +403,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_who_hangs_up_does_not_stop_the_read_for_others() {
-        let (store, cache) = cache();
+        let (store, cache) = unheard();
         let hung_up = tokio::time::timeout(SLOW / 2, cache.current()).await;
         assert!(hung_up.is_err());
         cache.current().await.expect("routes");
@@ -259,7 +412,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_hangs_delays_callers_little_once_it_is_known_to() {
-        let (store, cache) = cache();
+        let (store, cache) = unheard();
         cache.current().await.expect("routes");
         store.hangs.store(true, Ordering::Relaxed);
         tokio::time::advance(Config::default().refresh).await;
@@ -275,7 +428,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_anything_known_a_store_that_hangs_is_an_error_in_time() {
-        let (store, cache) = cache();
+        let (store, cache) = unheard();
         store.hangs.store(true, Ordering::Relaxed);
         let began = Instant::now();
         assert!(cache.current().await.is_err());

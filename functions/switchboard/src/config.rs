@@ -17,7 +17,8 @@ pub struct Config {
     /// A shard whose lease is older is taken for dead, milliseconds.
     #[arg(long = "lease-ttl-ms", env = "INFRACHAT_LEASE_TTL_MS", default_value = "5000", value_parser = millis)]
     pub lease_ttl: Duration,
-    /// How old the routes may be that are served, milliseconds.
+    /// How old the routes may be that are served while the store is read for them, since it can't be
+    /// followed, milliseconds.
     #[arg(long = "refresh-ms", env = "INFRACHAT_REFRESH_MS", default_value = "250", value_parser = millis)]
     pub refresh: Duration,
 }

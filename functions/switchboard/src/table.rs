@@ -1,4 +1,4 @@
-//! The routes of a region, as its store recorded them at one moment.
+//! The routes of a region, as its store has them at one moment.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,6 +19,8 @@ const NO_SHARDS: Duration = Duration::from_secs(1);
 pub(crate) struct RoutingTable {
     count: PartitionCount,
     live: BTreeMap<ShardId, Lease>,
+    /// How long after that moment all of those leases are good; none without any.
+    good_for: Option<Duration>,
     ownerships: HashMap<u32, Ownership>,
 }
 
@@ -44,13 +46,16 @@ impl RoutingTable {
     pub(crate) fn new(
         count: PartitionCount,
         ttl: Duration,
-        leases: Vec<LeaseView>,
-        ownerships: Vec<Ownership>,
+        leases: impl IntoIterator<Item = LeaseView>,
+        ownerships: impl IntoIterator<Item = Ownership>,
     ) -> Self {
         let live = leases.into_iter().filter(|view| view.age <= ttl);
+        let live: Vec<_> = live.collect();
         Self {
             count,
+            good_for: live.iter().map(|view| ttl - view.age).min(),
             live: live
+                .into_iter()
                 .map(|view| (view.lease.shard.clone(), view.lease))
                 .collect(),
             ownerships: ownerships
@@ -58,6 +63,11 @@ impl RoutingTable {
                 .map(|owned| (owned.partition, owned))
                 .collect(),
         }
+    }
+
+    /// Whether, so long after that moment, one of the leases may have run out.
+    pub(crate) fn has_run_out(&self, after: Duration) -> bool {
+        self.good_for.is_some_and(|good_for| after > good_for)
     }
 
     /// Who serves a partition: the owner that the store recorded, if it lives.

@@ -232,6 +232,7 @@ pub async fn a_follower_is_told_when_the_store_is_away(harness: &dyn Harness) {
     assert!(age_of(&view, &alpha()) >= WHILE);
     assert!(view.heard().is_some_and(|heard| heard.elapsed() >= WHILE));
     let mut late = store.watch();
+    assert_eq!(late.latest().heard(), None);
 
     harness.set_away(false).await;
     let next = Life {

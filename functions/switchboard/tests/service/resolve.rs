@@ -1,8 +1,9 @@
 //! Where channels live.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use infrachat_metadata::{Channels as _, Routing as _};
+use infrachat_identity::MemoryRevocations;
+use infrachat_metadata::{Channels as _, MemoryMetadata, Routing as _};
 use infrachat_switchboard::Config;
 use infrachat_types::{ErrorCode, Visibility};
 
@@ -182,8 +183,9 @@ async fn while_the_store_is_away_the_last_known_routes_are_served_and_said_to_be
 
 #[tokio::test]
 async fn routes_that_were_never_known_are_unavailable_for_now() {
-    let world = World::start().await;
-    world.west.set_unavailable(true);
+    let west = Arc::new(MemoryMetadata::new());
+    west.set_unavailable(true);
+    let world = World::over(west, uncached(), Arc::new(MemoryRevocations::new())).await;
     let refusal = world
         .try_resolve(&["#general"])
         .await

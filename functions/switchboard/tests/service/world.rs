@@ -64,8 +64,16 @@ impl World {
         config: Config,
         revocations: Arc<dyn Revocations>,
     ) -> Self {
-        let fabric = MemoryFabric::new(FabricConfig::default());
         let west = Arc::new(MemoryMetadata::new());
+        Self::over(west, config, revocations).await
+    }
+
+    pub(crate) async fn over(
+        west: Arc<MemoryMetadata>,
+        config: Config,
+        revocations: Arc<dyn Revocations>,
+    ) -> Self {
+        let fabric = MemoryFabric::new(FabricConfig::default());
         let asia = Arc::new(MemoryMetadata::new());
         let keys = KeyRing::new(SigningKey::generate().expect("a key"));
         let stores: [(Region, Arc<dyn Metadata>); 2] =
