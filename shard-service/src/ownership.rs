@@ -1,14 +1,17 @@
 //! Which partitions this shard serves.
 //!
-//! Each shard renews a lease and reads everyone's. Rendezvous hashing over the live leases names who
+//! Each shard renews a lease and follows everyone's. Rendezvous hashing over the live leases names who
 //! should serve each partition, so all shards agree without a leader; the partition's record says who
 //! does. A shard that can't renew its lease stops serving before the lease ends, by its own monotonic
 //! clock, whatever else it is waiting for.
+//!
+//! What is followed may be behind. Nothing is decided by records that don't know yet what this shard
+//! has done itself; and taking a partition is decided by the store.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
-use infrachat_metadata::{Lease, LeaseState, LeaseView, MetadataError, Ownership};
+use infrachat_metadata::{Lease, LeaseState, LeaseView, MetadataError, Ownership, RoutingWatch};
 use infrachat_types::ShardId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +20,12 @@ use crate::{partition::Partition, parts::Parts};
 
 /// How long a partition that moves may take to settle, and a call about one to answer.
 const HAND_OVER: Duration = Duration::from_secs(2);
-/// Between looks while a partition waits for its former owner.
+/// How long the store may take to tell what has happened before it is asked.
+const HEARING: Duration = Duration::from_millis(500);
+/// Between attempts to take a partition that looks free, and looks while nothing may be served.
 const IMPATIENT: Duration = Duration::from_millis(100);
+/// A lease has run out once it is older than its TTL.
+const PAST: Duration = Duration::from_millis(1);
 /// Partitions taken at once.
 const AT_ONCE: usize = 8;
 
@@ -27,6 +34,7 @@ pub(crate) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     tokio::select! {
         () = keep_lease(&parts) => {}
         () = follow(&parts) => {}
+        () = tidy(&parts) => {}
         () = stop.cancelled() => {}
     }
     leave(&parts).await;
@@ -93,59 +101,115 @@ fn lease(parts: &Parts, state: LeaseState) -> Lease {
     }
 }
 
+/// Forgets idle channels every so often, for ever.
+async fn tidy(parts: &Parts) {
+    loop {
+        tokio::time::sleep(parts.tuning.lease_renewal).await;
+        let partitions = parts.partitions.all();
+        partitions
+            .iter()
+            .for_each(|partition| partition.forget_idle());
+    }
+}
+
 /// Follows the routing records for ever.
 async fn follow(parts: &Arc<Parts>) {
+    let mut watch = parts.store.watch();
     loop {
-        let look = async { Ok((parts.store.leases().await?, parts.store.ownerships().await?)) };
-        let looked = tokio::time::timeout(HAND_OVER, look).await;
-        let no_answer = || Err(MetadataError::Unavailable("no answer in time".to_owned()));
-        let wait = match looked.unwrap_or_else(|_| no_answer()) {
-            Ok((leases, ownerships)) => {
-                let ownerships = ownerships
-                    .into_iter()
-                    .map(|found| (found.partition, found))
-                    .collect();
-                Records { leases, ownerships }.apply(parts).await
-            }
-            Err(err) => {
-                tracing::warn!(%err, "the routing records can't be read");
-                parts.tuning.lease_renewal
+        let due = if parts.partitions.is_fenced() {
+            Instant::now() + IMPATIENT
+        } else {
+            match Records::look(parts, &mut watch).await {
+                Ok(records) => records.apply(parts).await,
+                Err(err) => {
+                    tracing::warn!(%err, "the routing records can't be read");
+                    Instant::now() + parts.tuning.lease_renewal
+                }
             }
         };
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = watch.changed() => {}
+            () = tokio::time::sleep_until(due) => {}
+        }
     }
 }
 
 /// What the store says.
 struct Records {
+    /// As old as they were then.
     leases: Vec<LeaseView>,
+    looked: Instant,
     ownerships: HashMap<u32, Ownership>,
 }
 
 impl Records {
-    /// Gives back what others should serve, and takes what this shard should; answers when to look
-    /// again.
-    async fn apply(&self, parts: &Arc<Parts>) -> Duration {
-        if parts.partitions.is_fenced() {
-            return IMPATIENT;
+    fn new(leases: Vec<LeaseView>, ownerships: Vec<Ownership>) -> Self {
+        let ownerships = ownerships.into_iter();
+        Self {
+            leases,
+            looked: Instant::now(),
+            ownerships: ownerships.map(|found| (found.partition, found)).collect(),
         }
-        let ttl = parts.tuning.lease_ttl;
+    }
+
+    /// As the store tells it, or, when it isn't heard or is behind, as it is read.
+    async fn look(parts: &Parts, watch: &mut RoutingWatch) -> Result<Self, MetadataError> {
+        let hearing = async {
+            loop {
+                let view = watch.latest();
+                let records = Self::new(view.leases().collect(), view.ownerships().to_vec());
+                if view.is_current() && records.know_of(parts) {
+                    return records;
+                }
+                watch.changed().await;
+            }
+        };
+        if let Ok(records) = tokio::time::timeout(HEARING, hearing).await {
+            return Ok(records);
+        }
+        let reading = async {
+            let leases = parts.store.leases().await?;
+            Ok(Self::new(leases, parts.store.ownerships().await?))
+        };
+        let no_answer = |_| Err(MetadataError::Unavailable("no answer in time".to_owned()));
+        tokio::time::timeout(HAND_OVER, reading)
+            .await
+            .unwrap_or_else(no_answer)
+    }
+
+    /// Whether they have what this shard has done: its lease, and what it has taken.
+    fn know_of(&self, parts: &Parts) -> bool {
+        let lives = self.leases.iter().any(|view| {
+            view.lease.incarnation == parts.incarnation && view.age <= parts.tuning.lease_ttl
+        });
+        let mut served = parts.partitions.all().into_iter();
+        lives
+            && served.all(|partition| {
+                let record = self.ownerships.get(&partition.number);
+                record.is_some_and(|record| record.epoch >= partition.epoch)
+            })
+    }
+
+    /// Gives back what others should serve, and takes what this shard should; answers when to look
+    /// again if nothing changes before.
+    async fn apply(&self, parts: &Arc<Parts>) -> Instant {
         self.put_away_lost(parts).await;
         self.learn(parts);
+        let ttl = parts.tuning.lease_ttl;
         let live: Vec<&str> = self
             .leases
             .iter()
-            .filter(|view| view.age < ttl && view.lease.state == LeaseState::Active)
+            .filter(|view| view.age <= ttl && view.lease.state == LeaseState::Active)
             .map(|view| view.lease.shard.as_str())
             .collect();
-        let mut missing = Vec::new();
+        let mut free = Vec::new();
         let mut given_back = Vec::new();
         for number in parts.partition_count.partitions() {
             let chosen = infrachat_routing::owner(number, live.iter().copied());
             let mine = chosen == Some(parts.shard.as_str());
             match parts.partitions.get(number) {
                 Some(partition) if !mine => given_back.push(partition),
-                None if mine => missing.push(number),
+                None if mine && self.is_free(parts, number) => free.push(number),
                 _ => {}
             }
         }
@@ -153,24 +217,27 @@ impl Records {
             .into_iter()
             .map(|partition| give_back(parts, partition))
             .collect();
-        let mut free = missing.clone();
-        free.retain(|number| self.is_free(parts, *number));
         let taking: Vec<_> = free.into_iter().map(|number| take(parts, number)).collect();
         let taking = stream::iter(taking)
             .buffer_unordered(AT_ONCE)
             .collect::<Vec<bool>>();
         let (_, taken) = tokio::join!(futures::future::join_all(giving), taking);
-        let taken = taken.into_iter().filter(|taken| *taken).count();
-        parts
-            .partitions
-            .all()
-            .iter()
-            .for_each(|partition| partition.forget_idle());
-        if taken < missing.len() {
-            IMPATIENT
-        } else {
+        let wait = if taken.into_iter().all(|taken| taken) {
             parts.tuning.lease_renewal
-        }
+        } else {
+            IMPATIENT
+        };
+        let next = Instant::now() + wait;
+        self.next_to_run_out(ttl).map_or(next, |at| next.min(at))
+    }
+
+    /// When the next lease runs out, which no record tells.
+    fn next_to_run_out(&self, ttl: Duration) -> Option<Instant> {
+        let left = self
+            .leases
+            .iter()
+            .filter_map(|view| ttl.checked_sub(view.age));
+        Some(self.looked + left.min()? + PAST)
     }
 
     /// Puts away what is served here and is no longer this shard's by the records: it was frozen, or
@@ -214,7 +281,7 @@ impl Records {
             view.lease.shard == *owner && view.lease.incarnation == record.incarnation
         });
         found
-            .filter(|view| view.age < parts.tuning.lease_ttl)
+            .filter(|view| view.age <= parts.tuning.lease_ttl)
             .map(|view| &view.lease)
     }
 
