@@ -5,15 +5,21 @@ use std::{sync::Arc, time::Duration};
 use infrachat_identity::{Claims, MemoryRevocations, Revocation, Revocations, TokenVerifier};
 use infrachat_proto::Refusal;
 use infrachat_types::ErrorCode;
+use tokio::{sync::watch, time::timeout};
 
 /// Wait before the region's revocations are asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Checks tokens. Revocations are this shard's own copy, so that a sign-in waits for no other part.
+/// Longest wait of a caller for that, right after the start.
+const LOADING: Duration = Duration::from_secs(2);
+
+/// Checks tokens. Nobody passes before the region's revocations are known here. Revocations are this shard's own copy, so that a sign-in waits for no other part.
 #[derive(Debug)]
 pub(crate) struct Callers {
     verifier: Arc<TokenVerifier>,
     revoked: MemoryRevocations,
+    /// Whether the region's revocations are among `revoked`.
+    loaded: watch::Sender<bool>,
 }
 
 impl Callers {
@@ -21,6 +27,7 @@ impl Callers {
         Self {
             verifier,
             revoked: MemoryRevocations::new(),
+            loaded: watch::Sender::new(false),
         }
     }
 
@@ -34,6 +41,14 @@ impl Callers {
 
     /// Whether a token that was checked has been revoked since.
     pub(crate) async fn still_good(&self, claims: &Claims) -> Result<(), Refusal> {
+        let mut loaded = self.loaded.subscribe();
+        if timeout(LOADING, loaded.wait_for(|loaded| *loaded))
+            .await
+            .is_err()
+        {
+            let text = "this shard does not know yet who was revoked: try again, or another shard";
+            return Err(Refusal::new(ErrorCode::Unavailable, text).retry_after(RETRY));
+        }
         match self.revoked.is_revoked(claims).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(Refusal::new(
@@ -60,6 +75,7 @@ impl Callers {
                     for revocation in all {
                         self.revoke(revocation).await;
                     }
+                    self.loaded.send_replace(true);
                     return;
                 }
                 Err(err) => tracing::warn!(%err, "the revocations can't be loaded; trying again"),

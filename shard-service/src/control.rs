@@ -1,79 +1,60 @@
 //! Control events: revoked tokens end sessions, changed channels are read anew.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use infrachat_bus::{ConsumeLimits, Delivery, Subscription, Topic};
+use async_trait::async_trait;
+use infrachat_control::{Apply, ApplyError, DeadLetters, Follower};
 use infrachat_identity::Revocation;
-use infrachat_proto::bus::v1::{ControlEvent, control_event::Kind};
-use infrachat_types::{ChannelName, Region, TokenFamilyId, UserName};
-use prost::Message as _;
+use infrachat_proto::bus::v1::{Revoked, control_event::Kind};
+use infrachat_types::{ChannelName, TokenFamilyId, UserName};
 
 use crate::parts::Parts;
 
-const RETRY: Duration = Duration::from_millis(500);
+/// Hears the control events of all regions, as this shard's slot.
+pub(crate) fn follower(parts: &Arc<Parts>) -> Follower {
+    Follower::new(
+        Arc::clone(&parts.bus),
+        parts.regions.clone(),
+        parts.shard.to_string(),
+        Arc::new(Heard(Arc::clone(parts))),
+        DeadLetters::new(Arc::clone(&parts.bus), &parts.region),
+    )
+}
 
-/// Follows one region's control topic, until cancelled.
-pub(crate) async fn follow(parts: Arc<Parts>, source: Region) {
-    let topic = Topic {
-        region: source.to_string(),
-        name: infrachat_routing::CONTROL_TOPIC.to_owned(),
-    };
-    let subscription = Subscription {
-        topic,
-        group: parts.shard.to_string(),
-    };
-    loop {
-        match parts
-            .bus
-            .consume(&subscription, ConsumeLimits::default())
-            .await
-        {
-            Ok(mut consumer) => {
-                while let Some(delivery) = consumer.next().await {
-                    apply(&parts, delivery).await;
-                }
+#[derive(Debug)]
+struct Heard(Arc<Parts>);
+
+#[async_trait]
+impl Apply for Heard {
+    async fn apply(&self, kind: Kind) -> Result<(), ApplyError> {
+        match kind {
+            Kind::Revoked(revoked) => self.revoke(revoked).await,
+            Kind::ChannelChanged(changed) => {
+                self.0.access.forget(&ChannelName::new(&changed.channel)?);
+                Ok(())
             }
-            Err(err) => {
-                tracing::warn!(%subscription, %err, "control events can't be had; trying again")
-            }
+            Kind::UserChanged(_) => Ok(()),
         }
-        tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn apply(parts: &Parts, delivery: Delivery) {
-    match ControlEvent::decode(delivery.event.payload.clone()) {
-        Ok(ControlEvent {
-            kind: Some(Kind::Revoked(revoked)),
-            ..
-        }) => {
-            let family = (!revoked.family_id.is_empty())
-                .then(|| TokenFamilyId::from_text(&revoked.family_id));
-            if let Ok(user) = UserName::new(&revoked.user) {
-                let revocation = Revocation {
-                    user: user.clone(),
-                    family: family.clone(),
-                    issued_until: revoked.issued_until_ms,
-                    forget_after: revoked.forget_after_ms,
-                };
-                parts.callers.revoke(revocation).await;
-                let closed = parts
-                    .sessions
-                    .revoke(&user, family.as_ref(), revoked.issued_until_ms);
-                tracing::info!(%user, closed, "tokens were revoked");
-            }
-        }
-        Ok(ControlEvent {
-            kind: Some(Kind::ChannelChanged(changed)),
-            ..
-        }) => {
-            if let Ok(name) = ChannelName::new(&changed.channel) {
-                parts.access.forget(&name);
-            }
-        }
-        Ok(_) => {}
-        // Switchboard keeps a copy for the dead-letter topic; here it can only be passed over.
-        Err(err) => tracing::warn!(%err, "an unreadable control event"),
+impl Heard {
+    async fn revoke(&self, revoked: Revoked) -> Result<(), ApplyError> {
+        let user = UserName::new(&revoked.user)?;
+        let family =
+            (!revoked.family_id.is_empty()).then(|| TokenFamilyId::from_text(&revoked.family_id));
+        let revocation = Revocation {
+            user: user.clone(),
+            family: family.clone(),
+            issued_until: revoked.issued_until_ms,
+            forget_after: revoked.forget_after_ms,
+        };
+        self.0.callers.revoke(revocation).await;
+        let closed = self
+            .0
+            .sessions
+            .revoke(&user, family.as_ref(), revoked.issued_until_ms);
+        tracing::info!(%user, closed, "tokens were revoked");
+        Ok(())
     }
-    delivery.ack();
 }

@@ -4,7 +4,6 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
-use infrachat_bus::{Event, Topic};
 use infrachat_identity::Claims;
 use infrachat_metadata::{ChannelRecord, Direction, Metadata, MetadataError};
 use infrachat_proto::{
@@ -17,7 +16,6 @@ use infrachat_proto::{
 use infrachat_types::{
     Channel, ChannelName, ErrorCode, MessageId, UserName, Visibility, unix_millis,
 };
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
@@ -122,20 +120,9 @@ impl Chat {
             version: record.channel.version,
             home_region: record.channel.home_region.to_string(),
         };
-        let event = bus::ControlEvent {
-            region: parts.region.to_string(),
-            kind: Some(bus::control_event::Kind::ChannelChanged(changed)),
-        };
-        let topic = Topic {
-            region: parts.region.to_string(),
-            name: infrachat_routing::CONTROL_TOPIC.to_owned(),
-        };
-        let event = Event {
-            ordering_key: String::new(),
-            payload: event.encode_to_vec().into(),
-            attributes: std::collections::BTreeMap::new(),
-        };
-        if let Err(err) = parts.bus.publish(&topic, event).await {
+        let changed = bus::control_event::Kind::ChannelChanged(changed);
+        let announced = infrachat_control::announce(&*parts.bus, &parts.region, changed).await;
+        if let Err(err) = announced {
             tracing::warn!(channel = %record.channel.name, %err, "a new channel was not announced");
         }
     }

@@ -9,6 +9,7 @@ mod access;
 mod callers;
 mod channel;
 mod comings;
+mod config;
 mod control;
 mod dedupe;
 mod grpc;
@@ -27,5 +28,6 @@ mod relay;
 mod server;
 mod session;
 
-pub use parts::{Dependencies, Tuning};
-pub use server::{Shard, ShardConfig, StartError};
+pub use config::{BadTuning, ShardConfig, Tuning};
+pub use parts::Dependencies;
+pub use server::{Shard, StartError};

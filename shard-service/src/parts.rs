@@ -14,8 +14,8 @@ use infrachat_types::{ClockError, IdClock, MessageId, OriginId, Region, ShardId}
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    access::Access, callers::Callers, channel::ChannelLimits, history::HistoryBudget,
-    log::RingLimits, partition::Partition, presence::SeatBook, registry::Sessions,
+    access::Access, callers::Callers, config::Tuning, history::HistoryBudget, partition::Partition,
+    presence::SeatBook, registry::Sessions,
 };
 
 /// Longest wait for a store's answer.
@@ -24,6 +24,8 @@ const STORE_LIMIT: Duration = Duration::from_secs(2);
 /// The region's and the deployment's parts, as a shard uses them.
 #[derive(Debug, Clone)]
 pub struct Dependencies {
+    /// The shard's region.
+    pub region: Region,
     /// The store of each region; the shard's own region must be among them.
     pub stores: BTreeMap<Region, Arc<dyn Metadata>>,
     /// The bus, as seen from this region.
@@ -34,74 +36,6 @@ pub struct Dependencies {
     pub verifier: Arc<TokenVerifier>,
     /// The region's revocations: loaded once at the start, control events tell the rest.
     pub revocations: Arc<dyn Revocations>,
-}
-
-/// Sizes, limits and times. The defaults suit production; tests shorten them.
-#[derive(Debug, Clone, Copy)]
-pub struct Tuning {
-    /// Longest body, in bytes.
-    pub max_body_bytes: usize,
-    /// Most channels a session may join.
-    pub max_channels: usize,
-    /// Most messages of a session that wait for their acknowledgement.
-    pub max_in_flight: usize,
-    /// Messages a second a session may publish, sustained; bursts may be four times that.
-    pub publish_per_second: u32,
-    /// Unread messages after which a session is a slow reader.
-    pub slow_reader_pending: u64,
-    /// Most sessions of a shard.
-    pub max_sessions: usize,
-    /// How often a client is asked to send a heartbeat, unless it asks for another interval.
-    pub heartbeat_interval: Duration,
-    /// How long the first frame may take.
-    pub hello_timeout: Duration,
-    /// How long a message is tried to be put on the bus.
-    pub publish_deadline: Duration,
-    /// How long a lease is good without being renewed.
-    pub lease_ttl: Duration,
-    /// How often it is renewed.
-    pub lease_renewal: Duration,
-    /// How long a seat in a channel is good without being refreshed.
-    pub seat_ttl: Duration,
-    /// Over how long sessions are sent away when the shard stops, and how long it waits for them.
-    pub drain: Duration,
-    /// Messages of a partition that may wait for history.
-    pub history_backlog: usize,
-    /// Bytes of message bodies that may wait for history, in all partitions of a shard.
-    pub history_backlog_bytes: usize,
-    /// Events taken from the bus and not yet acknowledged, a partition and source region.
-    pub consume_events: usize,
-    pub(crate) channel: ChannelLimits,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            max_body_bytes: 16 * 1024,
-            max_channels: 1_000,
-            max_in_flight: 256,
-            publish_per_second: 100,
-            slow_reader_pending: 1_000,
-            max_sessions: 50_000,
-            heartbeat_interval: Duration::from_secs(20),
-            hello_timeout: Duration::from_secs(10),
-            publish_deadline: Duration::from_secs(10),
-            lease_ttl: Duration::from_secs(5),
-            lease_renewal: Duration::from_secs(1),
-            seat_ttl: Duration::from_secs(45),
-            drain: Duration::from_secs(5),
-            history_backlog: 10_000,
-            history_backlog_bytes: 256 * 1024 * 1024,
-            consume_events: 1_000,
-            channel: ChannelLimits {
-                ring: RingLimits {
-                    entries: 4_096,
-                    bytes: 8 * 1024 * 1024,
-                },
-                duplicate_window: 4_096,
-            },
-        }
-    }
 }
 
 /// Everything, shared by the shard's tasks.

@@ -10,7 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use infrachat_bus::{ConsumeLimits, Consumer, Delivery, Event, Subscription, Topic};
+use infrachat_bus::{ConsumeLimits, Consumer, Delivery, Subscription};
+use infrachat_control::DeadLetters;
 use infrachat_proto::{
     bus::v1::{self as bus, envelope::Kind},
     chat::v1 as chat,
@@ -208,25 +209,10 @@ impl Relay {
 
     /// An event that can't be understood must not come for ever: the dead-letter topic keeps it.
     fn set_aside(&self, delivery: Delivery, err: &Unreadable) {
-        tracing::warn!(subscription = %self.subscription, %err, "an unreadable event goes to the dead-letter topic");
-        let topic = Topic {
-            region: self.parts.region.to_string(),
-            name: infrachat_routing::DEAD_LETTER_TOPIC.to_owned(),
-        };
-        let mut event = Event {
-            ordering_key: String::new(),
-            ..delivery.event.clone()
-        };
-        event
-            .attributes
-            .insert("infrachat-from".to_owned(), self.subscription.to_string());
-        event
-            .attributes
-            .insert("infrachat-error".to_owned(), err.to_string());
-        let bus = Arc::clone(&self.parts.bus);
+        let letters = DeadLetters::new(Arc::clone(&self.parts.bus), &self.parts.region);
+        let (from, why) = (self.subscription.to_string(), err.to_string());
         let setting_aside = async move {
-            while let Err(err) = bus.publish(&topic, event.clone()).await {
-                tracing::warn!(%err, "the dead-letter topic can't be reached; trying again");
+            while letters.put(&delivery.event, &from, &why).await.is_err() {
                 tokio::time::sleep(RETRY).await;
             }
             delivery.ack();

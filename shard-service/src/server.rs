@@ -2,44 +2,30 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use infrachat_bus::{Subscription, Topic};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use infrachat_bus::{BusError, Subscription, Topic};
+use infrachat_control::Hearing;
 use infrachat_identity::Revocations;
 use infrachat_proto::chat::v1::server::chat_service_server::ChatServiceServer;
-use infrachat_routing::PartitionCount;
 use infrachat_runtime::{BindError, Listener, ServeError, ServeSettings};
-use infrachat_types::{CloseCode, OriginId, Region, ShardId};
+use infrachat_types::{CloseCode, OriginId, Region};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::Access,
     callers::Callers,
+    config::{BadTuning, ShardConfig},
     control,
     grpc::Chat,
     history::HistoryBudget,
     ownership,
-    parts::{Clock, Dependencies, Partitions, Parts, Tuning},
+    parts::{Clock, Dependencies, Partitions, Parts},
     presence::{self, SeatBook},
     registry::Sessions,
 };
 
-/// What a shard is.
-#[derive(Debug, Clone)]
-pub struct ShardConfig {
-    /// Its region.
-    pub region: Region,
-    /// Its slot's name, the same over restarts.
-    pub shard: ShardId,
-    /// Where it listens, "host:port".
-    pub listen: String,
-    /// Where clients reach it, "host:port"; the listening address if none.
-    pub advertise: Option<String>,
-    /// The deployment's partitions.
-    pub partitions: PartitionCount,
-    /// Create topics and subscriptions that are missing.
-    pub create_topics: bool,
-    /// Sizes, limits and times.
-    pub tuning: Tuning,
-}
+/// Topics made sure of at once.
+const TOPICS_AT_ONCE: usize = 32;
 
 /// Why a shard could not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +35,10 @@ pub enum StartError {
     Bind(#[from] BindError),
     /// The bus can't be used.
     #[error("the bus can't be used: {0}")]
-    Bus(#[from] infrachat_bus::BusError),
+    Bus(#[from] BusError),
+    /// The settings contradict each other.
+    #[error(transparent)]
+    Tuning(#[from] BadTuning),
     /// The configuration contradicts itself.
     #[error("region {0} has no store among the configured ones")]
     NoStore(Region),
@@ -69,7 +58,9 @@ impl Shard {
     /// # Errors
     /// When the port can't be had, or the configuration or the bus can't be used.
     pub async fn bind(config: ShardConfig, dependencies: Dependencies) -> Result<Self, StartError> {
+        config.tuning.check()?;
         let Dependencies {
+            region,
             stores,
             bus,
             presence,
@@ -77,20 +68,17 @@ impl Shard {
             revocations,
         } = dependencies;
         let store = stores
-            .get(&config.region)
+            .get(&region)
             .cloned()
-            .ok_or_else(|| StartError::NoStore(config.region.clone()))?;
+            .ok_or_else(|| StartError::NoStore(region.clone()))?;
         let listener = Listener::bind(&config.listen).await?;
         let endpoint = config
             .advertise
             .unwrap_or_else(|| listener.address().to_string());
-        let others = stores.keys().filter(|region| **region != config.region);
-        let regions = std::iter::once(&config.region)
-            .chain(others)
-            .cloned()
-            .collect();
+        let others = stores.keys().filter(|other| **other != region);
+        let regions = std::iter::once(&region).chain(others).cloned().collect();
         let parts = Arc::new(Parts {
-            region: config.region,
+            region,
             regions,
             shard: config.shard,
             incarnation: OriginId::random(),
@@ -110,9 +98,8 @@ impl Shard {
             history_budget: Arc::new(HistoryBudget::new(config.tuning.history_backlog_bytes)),
             tasks: TaskTracker::new(),
         });
-        if config.create_topics {
-            create_topics(&parts).await?;
-        }
+        control::follower(&parts).prepare(&Hearing::Pull).await?;
+        ensure_topics(&parts).await?;
         Ok(Self {
             listener,
             parts,
@@ -150,10 +137,9 @@ impl Shard {
             async move { parts.callers.load(&*revocations).await }
         };
         background.spawn(end.clone().run_until_cancelled_owned(load));
-        for source in parts.stores.keys() {
-            let follow = control::follow(Arc::clone(&parts), source.clone());
-            background.spawn(end.clone().run_until_cancelled_owned(follow));
-        }
+        let (follower, address) = (control::follower(&parts), listener.address());
+        let hearing = async move { follower.run(&Hearing::Pull, address).await };
+        background.spawn(end.clone().run_until_cancelled_owned(hearing));
         let owning = background.spawn(ownership::run(Arc::clone(&parts), stop.clone()));
         let chat = Chat {
             parts: Arc::clone(&parts),
@@ -218,40 +204,30 @@ async fn drain(parts: &Parts, owning: tokio::task::JoinHandle<()>, sessions: &Ta
     drop(tokio::time::timeout(Duration::from_secs(2), parts.tasks.wait()).await);
 }
 
-async fn create_topics(parts: &Parts) -> Result<(), infrachat_bus::BusError> {
-    let topic = |region: &Region, name: String| Topic {
-        region: region.to_string(),
-        name,
-    };
-    for source in parts.stores.keys() {
-        for number in 0..parts.partition_count.get() {
-            let topic = topic(source, infrachat_routing::messages_topic(number));
-            parts
-                .bus
-                .ensure(&Subscription {
-                    topic,
-                    group: parts.region.to_string(),
-                })
-                .await?;
-        }
-        let topic = topic(source, infrachat_routing::CONTROL_TOPIC.to_owned());
-        parts
-            .bus
-            .ensure(&Subscription {
-                topic,
-                group: parts.shard.to_string(),
-            })
-            .await?;
-    }
-    let topic = topic(
-        &parts.region,
-        infrachat_routing::DEAD_LETTER_TOPIC.to_owned(),
-    );
-    parts
-        .bus
-        .ensure(&Subscription {
-            topic,
-            group: "operators".to_owned(),
+/// That this region has its place in every partition's topics. A bus that is away is waited for by
+/// who consumes.
+async fn ensure_topics(parts: &Parts) -> Result<(), BusError> {
+    let partitions = parts.partition_count.partitions();
+    let places = parts.stores.keys().flat_map(|source| {
+        partitions.clone().map(|number| Subscription {
+            topic: Topic {
+                region: source.to_string(),
+                name: infrachat_routing::messages_topic(number),
+            },
+            group: parts.region.to_string(),
         })
+    });
+    let ensuring = places.map(|place| async move {
+        match parts.bus.ensure(&place).await {
+            Err(BusError::Unavailable(err)) => {
+                tracing::warn!(subscription = %place, err, "the subscription can't be made sure of now");
+                Ok(())
+            }
+            ensured => ensured,
+        }
+    });
+    stream::iter(ensuring)
+        .buffer_unordered(TOPICS_AT_ONCE)
+        .try_collect()
         .await
 }

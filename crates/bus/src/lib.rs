@@ -62,6 +62,17 @@ impl fmt::Display for Subscription {
     }
 }
 
+/// Where a bus that pushes sends a group's events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushTarget {
+    /// The URL it posts to.
+    pub endpoint: String,
+    /// The service account that its tokens are of.
+    pub service_account: String,
+    /// The audience of its tokens.
+    pub audience: String,
+}
+
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -97,6 +108,19 @@ pub trait EventBus: fmt::Debug + Send + Sync + 'static {
     /// Makes the topic and the group's place in it exist. Events published from then on reach the
     /// group.
     async fn ensure(&self, subscription: &Subscription) -> Result<(), BusError>;
+
+    /// The same, for a group whose events the bus posts to a URL instead of handing them to
+    /// consumers. [`BusError::Refused`] by a bus that does not push.
+    async fn ensure_pushed(
+        &self,
+        subscription: &Subscription,
+        target: &PushTarget,
+    ) -> Result<(), BusError> {
+        let to = &target.endpoint;
+        Err(BusError::Refused(format!(
+            "{subscription} can't be pushed to {to}: this bus does not push"
+        )))
+    }
 
     /// Takes an event. Its place in the order of its key is settled by this call; the future
     /// resolves once the event is durable, and may be awaited in any order or dropped.

@@ -29,6 +29,7 @@ use std::{
     time::Duration,
 };
 
+use admin::Means;
 use async_trait::async_trait;
 use clients::Clients;
 pub use clients::ConnectError;
@@ -36,7 +37,7 @@ use futures::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use publisher::TopicPublisher;
 
-use crate::{BusError, ConsumeLimits, Consumer, Event, EventBus, Subscription, Topic};
+use crate::{BusError, ConsumeLimits, Consumer, Event, EventBus, PushTarget, Subscription, Topic};
 
 /// Where Pub/Sub is, and how to use it.
 #[derive(Debug, Clone)]
@@ -152,6 +153,20 @@ impl PubsubBus {
         })
     }
 
+    async fn ensure_by(
+        &self,
+        subscription: &Subscription,
+        means: Means<'_>,
+    ) -> Result<(), BusError> {
+        let clients = self.clients(&subscription.topic)?;
+        let config = &self.shared.config;
+        if config.create_topics {
+            admin::create(clients, &config.project, subscription, means).await
+        } else {
+            admin::check(clients, &config.project, subscription, means).await
+        }
+    }
+
     fn publisher(&self, topic: &Topic) -> Result<Arc<TopicPublisher>, BusError> {
         let mut publishers = self.shared.publishers.lock();
         if let Some(publisher) = publishers.get(topic) {
@@ -169,13 +184,15 @@ impl PubsubBus {
 #[async_trait]
 impl EventBus for PubsubBus {
     async fn ensure(&self, subscription: &Subscription) -> Result<(), BusError> {
-        let clients = self.clients(&subscription.topic)?;
-        let config = &self.shared.config;
-        if config.create_topics {
-            admin::create(clients, &config.project, subscription).await
-        } else {
-            admin::check(clients, &config.project, subscription).await
-        }
+        self.ensure_by(subscription, Means::Pull).await
+    }
+
+    async fn ensure_pushed(
+        &self,
+        subscription: &Subscription,
+        target: &PushTarget,
+    ) -> Result<(), BusError> {
+        self.ensure_by(subscription, Means::Push(target)).await
     }
 
     fn publish(&self, topic: &Topic, event: Event) -> BoxFuture<'static, Result<(), BusError>> {
@@ -199,7 +216,7 @@ impl EventBus for PubsubBus {
     ) -> Result<Consumer, BusError> {
         let clients = self.clients(&subscription.topic)?;
         let project = &self.shared.config.project;
-        admin::check(clients, project, subscription).await?;
+        admin::check(clients, project, subscription, Means::Pull).await?;
         let name = names::subscription(project, subscription)?;
         let stream = clients.stream(&name, limits);
         let (sink, consumer) = Consumer::channel();

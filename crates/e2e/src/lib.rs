@@ -4,10 +4,12 @@
 //! The tests are in `tests/`, one file a story. They talk to the services over real connections only.
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
 
+mod backends;
 mod raw;
 mod room;
 mod stack;
 
+pub use backends::{Choice, partitions};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
 pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};

@@ -1,6 +1,10 @@
 //! A stack for one test.
 
-use std::{ops::Deref, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
 
 use infrachat_client::{Client, Options, Password, SignIn};
 use infrachat_local::{LocalConfig, LocalStack, Ports, RegionConfig};
@@ -13,7 +17,10 @@ use infrachat_proto::{
 use infrachat_types::{ChannelName, Region, UserName};
 use tonic::{Request, transport::Channel};
 
-use crate::RawSession;
+use crate::{
+    RawSession,
+    backends::{self, Backends, partitions},
+};
 
 /// Index of us-west1 in a stack's regions.
 pub const WEST: usize = 0;
@@ -36,12 +43,21 @@ pub fn channel(name: &str) -> ChannelName {
 
 /// Two regions on free ports.
 #[derive(Debug)]
-pub struct TestStack(pub LocalStack);
+pub struct TestStack {
+    stack: LocalStack,
+    backends: Backends,
+}
 
 impl Deref for TestStack {
     type Target = LocalStack;
     fn deref(&self) -> &LocalStack {
-        &self.0
+        &self.stack
+    }
+}
+
+impl DerefMut for TestStack {
+    fn deref_mut(&mut self) -> &mut LocalStack {
+        &mut self.stack
     }
 }
 
@@ -53,7 +69,7 @@ impl TestStack {
 
     /// The same, with a changed configuration.
     pub async fn start_with(change: impl FnOnce(&mut LocalConfig)) -> Self {
-        infrachat_runtime::telemetry::init("error");
+        infrachat_runtime::telemetry::init(&backends::Options::of_the_run().log);
         let ports = || Ports {
             shards: vec![0, 0],
             ..Ports::default()
@@ -67,8 +83,38 @@ impl TestStack {
         config.tuning.lease_ttl = Duration::from_secs(3);
         config.tuning.lease_renewal = Duration::from_millis(200);
         config.tuning.drain = Duration::from_secs(1);
+        config.partitions = partitions();
         change(&mut config);
-        Self(LocalStack::start(config).await.expect("the stack starts"))
+        let backends = Backends::start(&config).await;
+        let mut parts = BTreeMap::new();
+        for RegionConfig { region, .. } in &config.regions {
+            parts.insert(region.clone(), backends.parts(region).await);
+        }
+        let stack = LocalStack::start_on(config, |region| parts[region].clone()).await;
+        Self {
+            stack: stack.expect("the stack starts"),
+            backends,
+        }
+    }
+
+    /// Cuts the regions' buses off from each other, until [`TestStack::heal`].
+    pub fn cut(&self) {
+        self.set_cut(true);
+    }
+
+    /// Joins the regions' buses again.
+    pub fn heal(&self) {
+        self.set_cut(false);
+    }
+
+    fn set_cut(&self, cut: bool) {
+        let region = |index: usize| &self.regions[index].region;
+        self.backends.set_cut(region(WEST), region(ASIA), cut);
+    }
+
+    /// Takes a region's bus away from everyone, or gives it back.
+    pub fn set_bus_down(&self, region: usize, down: bool) {
+        self.backends.set_down(&self.regions[region].region, down);
     }
 
     /// Signs in through a region with the client library, registering the user if need be.

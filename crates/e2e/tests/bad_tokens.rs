@@ -272,7 +272,7 @@ async fn a_shard_that_starts_later_knows_who_was_revoked() {
     let mut stack = TestStack::start().await;
     let ended = stack.register(WEST, "alice").await;
     revoke(&stack, WEST, &ended.refresh_token, false).await;
-    stack.0.add_shard(WEST).await.expect("starts");
+    stack.add_shard(WEST).await.expect("starts");
     stack.settled().await.expect("settles");
     let newest = stack.regions[WEST].shards.last().expect("a shard");
     let mut session = RawSession::open(&newest.address.to_string()).await;

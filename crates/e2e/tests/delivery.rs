@@ -141,12 +141,12 @@ async fn what_is_said_while_the_regions_are_cut_off_arrives_afterwards() {
     let mut alice = stack.joined(WEST, "alice", "#general").await;
     let mut bob = stack.joined(WEST, "bob", "#general").await;
     let mut charlie = stack.joined(ASIA, "charlie", "#general").await;
-    stack.fabric.cut("us-west1", "asia-northeast1");
+    stack.cut();
     alice.say("#general", "in the west").await;
     charlie.say("#general", "in asia").await;
     assert_eq!(bob.text().await, "in the west", "the region goes on alone");
     charlie.ping(1).await;
-    stack.fabric.heal("us-west1", "asia-northeast1");
+    stack.heal();
     assert_eq!(bob.text().await, "in asia");
     assert_eq!(charlie.text().await, "in the west");
 }
@@ -158,7 +158,7 @@ async fn while_the_bus_is_away_nothing_is_acknowledged_and_later_messages_stay_b
             .await;
     let mut alice = stack.joined(WEST, "alice", "#general").await;
     let mut bob = stack.joined(WEST, "bob", "#general").await;
-    stack.fabric.set_down("us-west1", true);
+    stack.set_bus_down(WEST, true);
     let lost = alice.publish("#general", "first").await;
     let refused = alice.error().await;
     assert_eq!(
@@ -166,7 +166,7 @@ async fn while_the_bus_is_away_nothing_is_acknowledged_and_later_messages_stay_b
         ("unavailable", true)
     );
     assert_eq!(refused.client_message_id[..], lost.as_bytes()[..]);
-    stack.fabric.set_down("us-west1", false);
+    stack.set_bus_down(WEST, false);
 
     let after = |id: ClientMessageId| {
         Some(chat::After {

@@ -79,7 +79,7 @@ async fn ten_thousand_joins_end_at_the_limit_and_hurt_nobody() {
 #[tokio::test]
 async fn messages_beyond_those_in_flight_are_refused_and_the_others_arrive() {
     let mut room = Room::open_with(|config| config.tuning.max_in_flight = 3).await;
-    room.stack.fabric.set_down("us-west1", true);
+    room.stack.set_bus_down(WEST, true);
     let mut ids = Vec::new();
     for number in 0..5 {
         ids.push(room.culprit.publish("#general", &number.to_string()).await);
@@ -88,7 +88,7 @@ async fn messages_beyond_those_in_flight_are_refused_and_the_others_arrive() {
         let error = room.refused("too_many_in_flight").await;
         assert_eq!(error.client_message_id[..], id.as_bytes()[..]);
     }
-    room.stack.fabric.set_down("us-west1", false);
+    room.stack.set_bus_down(WEST, false);
     for (number, id) in ids[..3].iter().enumerate() {
         room.culprit.ack_of(*id).await;
         room.heard(&number.to_string()).await;

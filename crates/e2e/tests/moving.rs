@@ -12,9 +12,9 @@ use std::{
 
 use bytes::Bytes;
 use infrachat_client::{ChannelName, Client, Event, JoinOptions};
-use infrachat_e2e::{ASIA, RawSession, TestStack, WEST, channel, eventually};
+use infrachat_e2e::{ASIA, RawSession, TestStack, WEST, channel, eventually, partitions};
 use infrachat_proto::chat::v1::{self as chat, client_frame::Kind as Frame, server_event::Kind};
-use infrachat_routing::{PartitionCount, owner, partition_of};
+use infrachat_routing::{owner, partition_of};
 use tokio::task::JoinHandle;
 
 /// Between two messages of a speaker.
@@ -39,10 +39,10 @@ async fn serving(stack: &TestStack, token: &str, name: &str) -> usize {
 fn channel_of_the_third() -> String {
     let shards = [0, 1, 2].map(|slot| format!("us-west1-shard-{slot}"));
     let moves = |name: &String| {
-        let partition = partition_of(name, PartitionCount::default());
+        let partition = partition_of(name, partitions());
         owner(partition, shards.iter().map(String::as_str)) == Some(&shards[2])
     };
-    let mut names = (0..).map(|number| format!("#moving{number}"));
+    let mut names = (0..10_000).map(|number| format!("#moving{number}"));
     names.find(moves).expect("one of three")
 }
 
@@ -187,7 +187,7 @@ async fn a_channel_that_moves_to_a_new_shard_takes_its_readers_along() {
     let position = session.join(&name).await.position;
 
     let talk = Talk::start(charlie, &name);
-    stack.0.add_shard(WEST).await.expect("starts");
+    stack.add_shard(WEST).await.expect("starts");
     stack.settled().await.expect("settles");
     let mut bob = Listener::new(&stack, (session, position), &name);
     let (mut charlie, count) = talk.stop().await;
@@ -209,10 +209,10 @@ async fn a_shard_that_stops_sends_its_readers_on_and_the_rest_serve_everything()
     let stopping = serving(&stack, &token, name).await;
 
     let talk = Talk::start(charlie, name);
-    stack.0.stop_shard(WEST, stopping).await;
+    stack.stop_shard(WEST, stopping).await;
     stack.settled().await.expect("settles");
     let rest = stack.regions[WEST].shards[0].address.to_string();
-    let count = PartitionCount::default();
+    let count = partitions();
     for partition in 0..count.get() {
         let mut names = (0..).map(|number| format!("#c{number}"));
         let name = names.find(|name| partition_of(name, count) == partition);
@@ -333,9 +333,9 @@ async fn nobody_misses_or_doubles_a_message_while_shards_come_and_go() {
         })
         .collect();
 
-    stack.0.add_shard(WEST).await.expect("starts");
+    stack.add_shard(WEST).await.expect("starts");
     moved_along(&west, 1).await;
-    stack.0.stop_shard(WEST, 2).await;
+    stack.stop_shard(WEST, 2).await;
     moved_along(&west, 2).await;
     enough.store(true, Ordering::Release);
 

@@ -160,8 +160,8 @@ async fn a_seat_that_nobody_refreshes_is_announced_as_gone() {
     let _bob = stack.joined(ASIA, "bob", "#general").await;
     comes(&mut alice, "bob").await;
     // Asia's seats are repeated over the bus; once that is cut, they expire in the west.
-    stack.fabric.cut("us-west1", "asia-northeast1");
+    stack.cut();
     goes(&mut alice, "bob").await;
-    stack.fabric.heal("us-west1", "asia-northeast1");
+    stack.heal();
     comes(&mut alice, "bob").await;
 }

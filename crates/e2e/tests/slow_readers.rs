@@ -181,7 +181,7 @@ async fn a_client_that_is_not_heard_is_closed() {
 
 /// Sessions that the shards of the region report.
 async fn sessions(stack: &TestStack) -> u32 {
-    let store: &dyn infrachat_metadata::Metadata = &*stack.regions[WEST].store;
+    let store = &stack.regions[WEST].parts.store;
     let leases = store.leases().await.expect("leases");
     leases.iter().map(|view| view.lease.sessions).sum()
 }

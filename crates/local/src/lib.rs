@@ -7,4 +7,4 @@ mod config;
 mod stack;
 
 pub use config::{LocalConfig, Ports, RegionConfig};
-pub use stack::{LocalStack, RunningRegion, RunningShard};
+pub use stack::{LocalStack, RegionParts, RunningRegion, RunningShard};

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use infrachat_bus::MemoryFabric;
+use infrachat_bus::{EventBus, MemoryFabric};
+use infrachat_control::Hearing;
 use infrachat_gatekeeper::{Gatekeeper, RegionEndpoints};
 use infrachat_identity::{
-    KeyRing, MemoryLimiter, RemoteKeys, SigningKey, TokenIssuer, TokenVerifier,
+    KeyRing, MemoryLimiter, RateLimiter, RemoteKeys, Revocations, SigningKey, TokenIssuer,
+    TokenVerifier,
 };
 use infrachat_metadata::{LeaseState, MemoryMetadata, Metadata};
-use infrachat_presence::MemoryPresence;
+use infrachat_presence::{MemoryPresence, Presence};
 use infrachat_revocations::StoredRevocations;
 use infrachat_runtime::Listener;
 use infrachat_shard::{Shard, ShardConfig};
@@ -62,6 +64,39 @@ pub struct RunningShard {
     running: Running,
 }
 
+/// What a region's services stand on.
+#[derive(Debug, Clone)]
+pub struct RegionParts {
+    /// Its store.
+    pub store: Arc<dyn Metadata>,
+    /// The bus, as seen from it.
+    pub bus: Arc<dyn EventBus>,
+    /// Its presence.
+    pub presence: Arc<dyn Presence>,
+    /// Its rate limits.
+    pub limiter: Arc<dyn RateLimiter>,
+    /// Its revocations.
+    pub revocations: Arc<dyn Revocations>,
+    /// How its Gatekeeper and Switchboard hear control events.
+    pub hearing: Hearing,
+}
+
+impl RegionParts {
+    /// Everything in this process; the fabric joins the regions.
+    #[must_use]
+    pub fn embedded(region: &Region, fabric: &MemoryFabric) -> Self {
+        let store = Arc::new(MemoryMetadata::new());
+        Self {
+            revocations: Arc::new(StoredRevocations::new(store.clone())),
+            store,
+            bus: Arc::new(fabric.bus(region.as_str())),
+            presence: Arc::new(MemoryPresence::new()),
+            limiter: Arc::new(MemoryLimiter::new()),
+            hearing: Hearing::Pull,
+        }
+    }
+}
+
 /// A region that runs.
 #[derive(Debug)]
 pub struct RunningRegion {
@@ -73,10 +108,10 @@ pub struct RunningRegion {
     pub switchboard: SocketAddr,
     /// Its shards.
     pub shards: Vec<RunningShard>,
-    /// Its store.
-    pub store: Arc<MemoryMetadata>,
+    /// What its services stand on.
+    pub parts: RegionParts,
     services: Vec<Running>,
-    parts: infrachat_shard::Dependencies,
+    shard_parts: infrachat_shard::Dependencies,
 }
 
 /// All regions, running.
@@ -84,8 +119,6 @@ pub struct RunningRegion {
 pub struct LocalStack {
     /// The regions, in the order configured.
     pub regions: Vec<RunningRegion>,
-    /// The bus that joins them.
-    pub fabric: MemoryFabric,
     config: LocalConfig,
 }
 
@@ -93,18 +126,29 @@ pub struct LocalStack {
 struct Prepared {
     config: RegionConfig,
     gatekeeper: Listener,
-    store: Arc<MemoryMetadata>,
+    parts: RegionParts,
     keys: KeyRing,
     issuer: String,
 }
 
 impl LocalStack {
-    /// Starts everything; returns once every partition of every region is served.
+    /// Starts everything on embedded parts; returns once every partition of every region is served.
     ///
     /// # Errors
     /// When a port can't be had, or a service can't start.
     pub async fn start(config: LocalConfig) -> anyhow::Result<Self> {
         let fabric = MemoryFabric::new(config.fabric.clone());
+        Self::start_on(config, |region| RegionParts::embedded(region, &fabric)).await
+    }
+
+    /// The same, on the parts that each region is given.
+    ///
+    /// # Errors
+    /// When a port can't be had, or a service can't start.
+    pub async fn start_on(
+        config: LocalConfig,
+        parts_of: impl Fn(&Region) -> RegionParts,
+    ) -> anyhow::Result<Self> {
         let mut prepared = Vec::new();
         for region in &config.regions {
             let address = format!("{}:{}", config.host, region.ports.gatekeeper);
@@ -115,7 +159,7 @@ impl LocalStack {
             prepared.push(Prepared {
                 config: region.clone(),
                 gatekeeper: Listener::bind(&address).await?,
-                store: Arc::new(MemoryMetadata::new()),
+                parts: parts_of(&region.region),
                 keys: KeyRing::new(signing_key),
                 issuer: TokenIssuer::default_name(&region.region),
             });
@@ -125,7 +169,7 @@ impl LocalStack {
             .map(|region| {
                 (
                     region.config.region.clone(),
-                    Arc::clone(&region.store) as Arc<dyn Metadata>,
+                    Arc::clone(&region.parts.store),
                 )
             })
             .collect();
@@ -142,27 +186,31 @@ impl LocalStack {
         let mut regions = Vec::new();
         let mut gatekeepers = Vec::new();
         for region in prepared {
-            let parts = infrachat_shard::Dependencies {
+            let parts = region.parts;
+            let shard_parts = infrachat_shard::Dependencies {
+                region: region.config.region.clone(),
                 stores: stores.clone(),
-                bus: Arc::new(fabric.bus(region.config.region.as_str())),
-                presence: Arc::new(MemoryPresence::new()),
+                bus: Arc::clone(&parts.bus),
+                presence: Arc::clone(&parts.presence),
                 verifier: Arc::new(TokenVerifier::new(Arc::new(RemoteKeys::new(
                     issuers.clone(),
                 )?))),
-                revocations: Arc::new(StoredRevocations::new(region.store.clone())),
+                revocations: Arc::clone(&parts.revocations),
             };
-            let switchboard = bind_switchboard(&config, &region.config, &parts).await?;
+            let switchboard =
+                bind_switchboard(&config, &region.config, &shard_parts, parts.hearing.clone())
+                    .await?;
             let mut running = RunningRegion {
                 region: region.config.region.clone(),
                 gatekeeper: region.gatekeeper.address(),
                 switchboard: switchboard.address(),
                 shards: Vec::new(),
-                store: region.store,
                 services: vec![Running::start(
                     format!("switchboard {}", region.config.region),
                     |stop| Box::pin(async move { Ok(switchboard.run(stop).await?) }),
                 )],
                 parts,
+                shard_parts,
             };
             for (slot, port) in region.config.ports.shards.iter().enumerate() {
                 let shard = start_shard(&config, &running, slot, *port).await?;
@@ -173,24 +221,14 @@ impl LocalStack {
         }
         let endpoints: Vec<RegionEndpoints> = regions.iter().map(endpoints).collect();
         for (region, (listener, keys)) in regions.iter_mut().zip(gatekeepers) {
-            let gatekeeper = bind_gatekeeper(
-                &config,
-                region,
-                (listener, keys),
-                endpoints.clone(),
-                &fabric,
-            )
-            .await?;
+            let gatekeeper =
+                bind_gatekeeper(&config, region, (listener, keys), endpoints.clone()).await?;
             region.services.push(Running::start(
                 format!("gatekeeper {}", region.region),
                 |stop| Box::pin(async move { Ok(gatekeeper.run(stop).await?) }),
             ));
         }
-        let stack = Self {
-            regions,
-            fabric,
-            config,
-        };
+        let stack = Self { regions, config };
         stack.settled().await?;
         Ok(stack)
     }
@@ -219,7 +257,7 @@ impl LocalStack {
     }
 
     async fn region_settled(&self, region: &RunningRegion) -> anyhow::Result<bool> {
-        let store: &dyn Metadata = &*region.store;
+        let store = &region.parts.store;
         let leases = store.leases().await?;
         let live: Vec<_> = leases
             .iter()
@@ -295,6 +333,7 @@ async fn bind_switchboard(
     config: &LocalConfig,
     region: &RegionConfig,
     parts: &infrachat_shard::Dependencies,
+    hearing: Hearing,
 ) -> anyhow::Result<Switchboard> {
     let settings = infrachat_switchboard::Config {
         listen: format!("{}:{}", config.host, region.ports.switchboard),
@@ -308,6 +347,7 @@ async fn bind_switchboard(
         bus: Arc::clone(&parts.bus),
         verifier: Arc::clone(&parts.verifier),
         revocations: Arc::clone(&parts.revocations),
+        hearing,
     };
     Ok(Switchboard::bind(settings, dependencies).await?)
 }
@@ -317,21 +357,22 @@ async fn bind_gatekeeper(
     region: &RunningRegion,
     (listener, keys): (Listener, KeyRing),
     endpoints: Vec<RegionEndpoints>,
-    fabric: &MemoryFabric,
 ) -> anyhow::Result<Gatekeeper> {
     let settings = infrachat_gatekeeper::Config {
-        regions: endpoints,
+        endpoints,
         registrations_per_minute_per_address: config.registrations_per_minute,
         sign_ins_per_minute_per_address: config.sign_ins_per_minute,
         refreshes_per_minute_per_address: config.sign_ins_per_minute,
-        ..infrachat_gatekeeper::Config::new(region.region.clone())
+        ..infrachat_gatekeeper::Config::default()
     };
     let dependencies = infrachat_gatekeeper::Dependencies {
-        stores: region.parts.stores.clone(),
-        bus: Arc::new(fabric.bus(region.region.as_str())),
-        limiter: Arc::new(MemoryLimiter::new()),
+        region: region.region.clone(),
+        stores: region.shard_parts.stores.clone(),
+        bus: Arc::clone(&region.parts.bus),
+        limiter: Arc::clone(&region.parts.limiter),
         revocations: Arc::clone(&region.parts.revocations),
         keys,
+        hearing: region.parts.hearing.clone(),
     };
     Ok(Gatekeeper::on(listener, settings, dependencies).await?)
 }
@@ -344,15 +385,13 @@ async fn start_shard(
 ) -> anyhow::Result<RunningShard> {
     let name = slot_name(&region.region, slot);
     let settings = ShardConfig {
-        region: region.region.clone(),
         shard: name.clone(),
         listen: format!("{}:{port}", config.host),
         advertise: None,
         partitions: config.partitions,
-        create_topics: true,
         tuning: config.tuning,
     };
-    let shard = Shard::bind(settings, region.parts.clone()).await?;
+    let shard = Shard::bind(settings, region.shard_parts.clone()).await?;
     let address = shard.address();
     let running = Running::start(name.to_string(), |stop| {
         Box::pin(async move { Ok(shard.run(stop).await?) })

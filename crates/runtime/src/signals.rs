@@ -1,6 +1,19 @@
 //! When to stop.
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that the first SIGINT or SIGTERM cancels.
+#[must_use]
+pub fn stop() -> CancellationToken {
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        shutdown().await;
+        stopping.cancel();
+    });
+    stop
+}
 
 /// Resolves at the first SIGINT or SIGTERM. Where signals can't be had, it never does, and says so.
 pub async fn shutdown() {

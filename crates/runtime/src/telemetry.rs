@@ -2,6 +2,19 @@
 
 use tracing_subscriber::EnvFilter;
 
+/// What a service program tells about itself.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Which log lines to write, as in `RUST_LOG`.
+    #[arg(
+        long,
+        env = "INFRACHAT_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log: String,
+}
+
 /// Starts logging to standard error. `filter` is a `RUST_LOG` expression. A second call in one
 /// process changes nothing, so that tests may all call it.
 pub fn init(filter: &str) {

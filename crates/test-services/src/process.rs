@@ -201,6 +201,8 @@ fn spawn(
     let spawned = Command::new(&program)
         .args(kind.arguments(address))
         .args(["--control", control])
+        // Pushes then carry what Google's do, but for the key.
+        .args(["--issuer", "https://accounts.google.com"])
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

@@ -1,26 +1,17 @@
 //! Tells the other services and regions what was decided here, on the region's control topic.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use infrachat_bus::{BusError, Event, EventBus, Topic};
+use infrachat_bus::{BusError, EventBus};
 use infrachat_identity::Revocation;
 use infrachat_metadata::UserRecord;
-use infrachat_proto::bus::v1::{ControlEvent, Revoked, UserChanged, control_event::Kind};
+use infrachat_proto::bus::v1::{Revoked, UserChanged, control_event::Kind};
 use infrachat_types::Region;
-use prost::Message as _;
 use tokio_util::task::TaskTracker;
 
 const TRIES: u32 = 3;
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A region's control topic.
-pub(crate) fn control_topic(region: &Region) -> Topic {
-    Topic {
-        region: region.to_string(),
-        name: "control".to_owned(),
-    }
-}
 
 /// Publishes control events.
 #[derive(Debug, Clone)]
@@ -41,11 +32,11 @@ impl Announcer {
 
     /// In the background: a region that misses it reads the user through from the home region.
     pub(crate) fn user_changed(&self, user: &UserRecord) {
-        let event = self.event(Kind::UserChanged(UserChanged {
+        let event = Kind::UserChanged(UserChanged {
             user: user.name.to_string(),
             version: user.version,
             home_region: user.home_region.to_string(),
-        }));
+        });
         let (announcer, name) = (self.clone(), user.name.clone());
         self.pending.spawn(async move {
             if let Err(err) = announcer.publish(&event).await {
@@ -57,12 +48,12 @@ impl Announcer {
     /// Resolves once the bus has it.
     pub(crate) async fn revoked(&self, revocation: &Revocation) -> Result<(), BusError> {
         let family = revocation.family.as_ref();
-        let event = self.event(Kind::Revoked(Revoked {
+        let event = Kind::Revoked(Revoked {
             family_id: family.map(ToString::to_string).unwrap_or_default(),
             user: revocation.user.to_string(),
             issued_until_ms: revocation.issued_until,
             forget_after_ms: revocation.forget_after,
-        }));
+        });
         self.publish(&event).await
     }
 
@@ -72,27 +63,13 @@ impl Announcer {
         self.pending.wait().await;
     }
 
-    /// Without an ordering key: each event stands for itself, by its version or its times.
-    fn event(&self, kind: Kind) -> Event {
-        let event = ControlEvent {
-            region: self.region.to_string(),
-            kind: Some(kind),
-        };
-        Event {
-            ordering_key: String::new(),
-            payload: event.encode_to_vec().into(),
-            attributes: BTreeMap::new(),
-        }
-    }
-
-    async fn publish(&self, event: &Event) -> Result<(), BusError> {
-        let topic = control_topic(&self.region);
+    async fn publish(&self, event: &Kind) -> Result<(), BusError> {
         let mut outcome = Err(BusError::Unavailable("not tried".to_owned()));
         for attempt in 0..TRIES {
             if attempt > 0 {
                 tokio::time::sleep(PAUSE).await;
             }
-            let publish = self.bus.publish(&topic, event.clone());
+            let publish = infrachat_control::announce(&*self.bus, &self.region, event.clone());
             outcome = tokio::time::timeout(TRY_TIMEOUT, publish)
                 .await
                 .unwrap_or_else(|_| Err(BusError::Unavailable("no answer".to_owned())));

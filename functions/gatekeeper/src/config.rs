@@ -26,12 +26,9 @@ pub struct Config {
     /// Where to listen, "host:port"; port 0 picks a free one.
     #[arg(long, env = "INFRACHAT_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: String,
-    /// This region, such as "us-west1".
-    #[arg(long, env = "INFRACHAT_REGION")]
-    pub region: Region,
     /// Where clients reach each region: "us-west1=gatekeeper:port,switchboard:port;…".
-    #[arg(long, env = "INFRACHAT_REGIONS", value_delimiter = ';')]
-    pub regions: Vec<RegionEndpoints>,
+    #[arg(long, env = "INFRACHAT_ENDPOINTS", value_delimiter = ';')]
+    pub endpoints: Vec<RegionEndpoints>,
     /// The `iss` of the access tokens; by default `https://gatekeeper.<region>.infrachat`.
     #[arg(long, env = "INFRACHAT_ISSUER")]
     pub issuer: Option<String>,
@@ -68,14 +65,12 @@ pub struct Config {
     pub trusted_proxies: usize,
 }
 
-impl Config {
-    /// The defaults for a region, on a free port of the loopback interface.
-    #[must_use]
-    pub fn new(region: Region) -> Self {
+impl Default for Config {
+    /// As without any flag, but on a free port of the loopback interface.
+    fn default() -> Self {
         Self {
             listen: "127.0.0.1:0".to_owned(),
-            region,
-            regions: Vec::new(),
+            endpoints: Vec::new(),
             issuer: None,
             access_token: ACCESS_TOKEN,
             refresh_token: REFRESH_TOKEN,
@@ -146,20 +141,20 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_same_on_the_command_line_and_in_code() {
-        let mut parsed = parse(&["--region", "us-west1"]).expect("parses");
+        let mut parsed = parse(&[]).expect("parses");
         parsed.listen = "127.0.0.1:0".to_owned();
-        let made = Config::new(Region::new("us-west1").expect("a region"));
+        let made = Config::default();
         assert_eq!(format!("{parsed:?}"), format!("{made:?}"));
     }
 
     #[test]
-    fn regions_are_written_in_one_line() {
+    fn endpoints_are_written_in_one_line() {
         let line = "us-west1=a:1,b:2;asia-northeast1=c:3,[::1]:4";
-        let config = parse(&["--region", "us-west1", "--regions", line]).expect("parses");
-        assert_eq!(config.regions.len(), 2);
-        assert_eq!(config.regions[1].region.as_str(), "asia-northeast1");
-        assert_eq!(config.regions[1].gatekeeper, "c:3");
-        assert_eq!(config.regions[1].switchboard, "[::1]:4");
+        let config = parse(&["--endpoints", line]).expect("parses");
+        assert_eq!(config.endpoints.len(), 2);
+        assert_eq!(config.endpoints[1].region.as_str(), "asia-northeast1");
+        assert_eq!(config.endpoints[1].gatekeeper, "c:3");
+        assert_eq!(config.endpoints[1].switchboard, "[::1]:4");
         for bad in ["", "us-west1", "us-west1=a:1", "us-west1=a,b", "X=a:1,b:2"] {
             assert!(bad.parse::<RegionEndpoints>().is_err(), "{bad}");
         }

@@ -1,5 +1,6 @@
 //! Why Gatekeeper did not do it, and how a client is told.
 
+use infrachat_bus::BusError;
 use infrachat_identity::{
     BadKey, BadRefreshToken, PasswordError, RetryAfter, RevocationsUnavailable, SigningFailed,
 };
@@ -17,6 +18,9 @@ pub enum StartError {
     /// The keys can't be published.
     #[error(transparent)]
     Keys(#[from] BadKey),
+    /// The bus can't be used.
+    #[error("the bus can't be used: {0}")]
+    Bus(#[from] BusError),
     /// This region has no store.
     #[error("there is no metadata store of {0}, which is this region")]
     NoLocalStore(Region),

@@ -2,13 +2,13 @@
 //!
 //! Stateless: everything it decides is in the stores of the regions. `service` is the gRPC edge;
 //! `accounts` knows users, `sign_ins` the token families behind them; `announcer` tells the other
-//! services, and `follower` hears what other regions tell.
+//! services, and `copies` keeps what other regions tell.
 
 mod accounts;
 mod announcer;
 mod config;
+mod copies;
 mod error;
-mod follower;
 mod guard;
 mod regions;
 mod server;

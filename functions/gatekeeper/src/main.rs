@@ -1,73 +1,61 @@
-//! The `gatekeeper` binary.
+//! The `gatekeeper` program.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{num::NonZeroU32, path::PathBuf};
 
 use anyhow::Context as _;
-use clap::{Parser, ValueEnum};
-use infrachat_bus::{FabricConfig, MemoryFabric};
+use clap::Parser;
+use infrachat_backends::{BackendOptions, Backends};
 use infrachat_gatekeeper::{Config, Dependencies, Gatekeeper};
-use infrachat_identity::{KeyRing, MemoryLimiter, MemoryRevocations, SigningKey};
-use infrachat_metadata::{MemoryMetadata, Metadata};
-use infrachat_types::Region;
-use tokio_util::sync::CancellationToken;
+use infrachat_identity::{KeyRing, SigningKey};
+use infrachat_runtime::{signals, telemetry};
 
-/// Registration and sign-in.
+/// Gatekeeper: registers users, signs them in, and hands out access tokens.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
     #[command(flatten)]
     config: Config,
-    /// Where users and sign-ins are kept.
-    #[arg(long, env = "INFRACHAT_METADATA")]
-    metadata: MetadataKind,
+    #[command(flatten)]
+    backends: BackendOptions,
     /// A file with the Ed25519 key that signs access tokens, PKCS#8 PEM. Without one, a key is made
     /// that ends with the process, and its tokens with it.
-    #[arg(long, env = "INFRACHAT_SIGNING_KEY")]
+    #[arg(long, env = "INFRACHAT_SIGNING_KEY", value_name = "FILE")]
     signing_key: Option<PathBuf>,
-    /// Files with further keys to publish: the previous one, or the next.
-    #[arg(long, env = "INFRACHAT_PUBLISHED_KEYS", value_delimiter = ',')]
+    /// Files with further keys to publish, comma-separated: the previous one, or the next.
+    #[arg(
+        long,
+        env = "INFRACHAT_PUBLISHED_KEYS",
+        value_name = "FILE,…",
+        value_delimiter = ','
+    )]
     published_keys: Vec<PathBuf>,
-    /// Which log lines to write, as in `RUST_LOG`.
-    #[arg(long, env = "INFRACHAT_LOG", default_value = "info")]
-    log: String,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum MetadataKind {
-    /// In this process, for this region alone, gone when it ends: for trying it.
-    Memory,
+    /// How many Gatekeepers run in this region at most: while Redis is away each allows that part of
+    /// every rate limit.
+    #[arg(long, env = "INFRACHAT_GATEKEEPERS", default_value = "4")]
+    gatekeepers: NonZeroU32,
+    #[command(flatten)]
+    telemetry: telemetry::Options,
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    infrachat_runtime::telemetry::init(&options.log);
+    telemetry::init(&options.telemetry.log);
     let keys = keys(&options)?;
-    let dependencies = match options.metadata {
-        MetadataKind::Memory => in_memory(&options.config.region, keys),
+    let backends = Backends::connect(&options.backends).await?;
+    let dependencies = Dependencies {
+        limiter: backends.limiter(options.gatekeepers)?,
+        region: backends.region,
+        stores: backends.stores,
+        bus: backends.bus,
+        revocations: backends.revocations,
+        keys,
+        hearing: backends.hearing,
     };
     let gatekeeper = Gatekeeper::bind(options.config, dependencies).await?;
     tracing::info!(listen = %gatekeeper.address(), "serving");
-    let stop = CancellationToken::new();
-    let signalled = stop.clone();
-    tokio::spawn(async move {
-        infrachat_runtime::signals::shutdown().await;
-        signalled.cancel();
-    });
-    gatekeeper.run(stop).await?;
+    gatekeeper.run(signals::stop()).await?;
     Ok(())
-}
-
-fn in_memory(region: &Region, keys: KeyRing) -> Dependencies {
-    let store: Arc<dyn Metadata> = Arc::new(MemoryMetadata::new());
-    let fabric = MemoryFabric::new(FabricConfig::default());
-    Dependencies {
-        stores: BTreeMap::from([(region.clone(), store)]),
-        bus: Arc::new(fabric.bus(region.as_str())),
-        limiter: Arc::new(MemoryLimiter::new()),
-        revocations: Arc::new(MemoryRevocations::new()),
-        keys,
-    }
 }
 
 fn keys(options: &Options) -> anyhow::Result<KeyRing> {

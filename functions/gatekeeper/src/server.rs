@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use axum::{Router, http::header, routing::get};
 use bytes::Bytes;
 use infrachat_bus::EventBus;
+use infrachat_control::{DeadLetters, Follower, Hearing};
 use infrachat_identity::{KeyRing, RateLimiter, Revocations, TokenIssuer};
 use infrachat_metadata::Metadata;
 use infrachat_proto::gatekeeper::v1::gatekeeper_service_server::GatekeeperServiceServer;
@@ -18,7 +19,7 @@ use crate::{
     Config, StartError,
     accounts::Accounts,
     announcer::Announcer,
-    follower::Follower,
+    copies::Copies,
     guard::Guard,
     regions::Regions,
     service::{Service, endpoints},
@@ -35,6 +36,8 @@ type Server = GatekeeperServiceServer<Service>;
 /// What Gatekeeper needs of others.
 #[derive(Debug)]
 pub struct Dependencies {
+    /// This region.
+    pub region: Region,
     /// Each region's store, this region's among them.
     pub stores: BTreeMap<Region, Arc<dyn Metadata>>,
     /// The bus, as seen from this region.
@@ -45,6 +48,8 @@ pub struct Dependencies {
     pub revocations: Arc<dyn Revocations>,
     /// Signs access tokens.
     pub keys: KeyRing,
+    /// How it hears control events.
+    pub hearing: Hearing,
 }
 
 /// A Gatekeeper that listens.
@@ -54,6 +59,7 @@ pub struct Gatekeeper {
     routes: Routes,
     health: HealthReporter,
     follower: Follower,
+    hearing: Hearing,
     announcer: Announcer,
 }
 
@@ -78,13 +84,14 @@ impl Gatekeeper {
         dependencies: Dependencies,
     ) -> Result<Self, StartError> {
         let Dependencies {
+            region,
             stores,
             bus,
             limiter,
             revocations,
             keys,
+            hearing,
         } = dependencies;
-        let region = config.region.clone();
         let regions = Arc::new(Regions::new(region.clone(), stores)?);
         let announcer = Announcer::new(Arc::clone(&bus), region.clone());
         let http = http(keys.jwks().to_json()?.into());
@@ -111,20 +118,32 @@ impl Gatekeeper {
                 Arc::clone(&revocations),
                 announcer.clone(),
             ),
-            endpoints: endpoints(&region, &config.regions),
+            endpoints: endpoints(&region, &config.endpoints),
             trusted_proxies: config.trusted_proxies,
         };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_serving::<Server>().await;
         let server = Server::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
         let mut routes = Routes::new(server).add_service(health_service);
+        let follower = Follower::new(
+            Arc::clone(&bus),
+            regions.all().map(|store| store.region.clone()).collect(),
+            format!("gatekeeper-{region}"),
+            Arc::new(Copies {
+                regions,
+                revocations,
+            }),
+            DeadLetters::new(bus, &region),
+        );
+        follower.prepare(&hearing).await?;
         let router = std::mem::take(routes.axum_router_mut());
-        *routes.axum_router_mut() = router.merge(http);
+        *routes.axum_router_mut() = router.merge(http).merge(follower.routes(&hearing));
         Ok(Self {
             listener,
             routes,
             health,
-            follower: Follower::new(bus, regions, revocations),
+            follower,
+            hearing,
             announcer,
         })
     }
@@ -141,6 +160,7 @@ impl Gatekeeper {
     /// When the listener fails.
     pub async fn run(self, stop: CancellationToken) -> Result<(), ServeError> {
         let stop = stop.child_token();
+        let address = self.address();
         let serving = async {
             let settings = ServeSettings::default();
             let served = self.listener.serve(self.routes, settings, stop.clone());
@@ -152,7 +172,8 @@ impl Gatekeeper {
             stop.cancelled().await;
             self.health.set_not_serving::<Server>().await;
         };
-        let (served, (), ()) = tokio::join!(serving, self.follower.run(&stop), leaving);
+        let hearing = stop.run_until_cancelled(self.follower.run(&self.hearing, address));
+        let (served, _, ()) = tokio::join!(serving, hearing, leaving);
         self.announcer.drain().await;
         served
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use infrachat_bus::{FabricConfig, MemoryFabric};
+use infrachat_control::Hearing;
 use infrachat_gatekeeper::{Config, Dependencies, Gatekeeper};
 use infrachat_identity::{KeyRing, MemoryLimiter, MemoryRevocations, SigningKey};
 use infrachat_metadata::{MemoryMetadata, Metadata, Users as _};
@@ -63,13 +64,15 @@ async fn no_password_and_no_token_is_ever_logged() {
     let store = Arc::new(MemoryMetadata::new());
     let fabric = MemoryFabric::new(FabricConfig::default());
     let dependencies = Dependencies {
+        region: region.clone(),
         stores: BTreeMap::from([(region.clone(), Arc::clone(&store) as Arc<dyn Metadata>)]),
         bus: Arc::new(fabric.bus("us-west1")),
         limiter: Arc::new(MemoryLimiter::new()),
         revocations: Arc::new(MemoryRevocations::new()),
+        hearing: Hearing::Pull,
         keys: KeyRing::new(SigningKey::generate().expect("a key")),
     };
-    let gatekeeper = Gatekeeper::bind(Config::new(region), dependencies).await;
+    let gatekeeper = Gatekeeper::bind(Config::default(), dependencies).await;
     let gatekeeper = gatekeeper.expect("binds");
     let address = gatekeeper.address();
     let stop = CancellationToken::new();

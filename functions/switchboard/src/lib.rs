@@ -14,7 +14,8 @@ mod table;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::routing::get;
-use infrachat_bus::EventBus;
+use infrachat_bus::{BusError, EventBus};
+use infrachat_control::{DeadLetters, Follower, Hearing};
 use infrachat_identity::{Revocations, TokenVerifier};
 use infrachat_metadata::Metadata;
 use infrachat_proto::switchboard::v1::switchboard_service_server::SwitchboardServiceServer;
@@ -44,6 +45,8 @@ pub struct Dependencies {
     pub verifier: Arc<TokenVerifier>,
     /// The region's revocations.
     pub revocations: Arc<dyn Revocations>,
+    /// How it hears control events.
+    pub hearing: Hearing,
 }
 
 /// Why it could not start.
@@ -52,6 +55,9 @@ pub enum StartError {
     /// The port can't be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The bus can't be used.
+    #[error("the bus can't be used: {0}")]
+    Bus(#[from] BusError),
     /// There is no store for its own region.
     #[error("there is no store for {0}, the region to serve")]
     NoStore(Region),
@@ -62,7 +68,8 @@ pub enum StartError {
 pub struct Switchboard {
     listener: Listener,
     service: Service,
-    replicator: Replicator,
+    follower: Follower,
+    hearing: Hearing,
 }
 
 impl Switchboard {
@@ -78,6 +85,7 @@ impl Switchboard {
             bus,
             verifier,
             revocations,
+            hearing,
         } = dependencies;
         let Some(store) = stores.get(&region).cloned() else {
             return Err(StartError::NoStore(region));
@@ -86,12 +94,21 @@ impl Switchboard {
         let regions = stores.keys().map(ToString::to_string).collect();
         let callers = Callers::new(verifier, revocations);
         let service = Service::new(&config, Arc::clone(&store), regions, callers);
-        let replicator = Replicator::new(region, store, stores, bus);
-        replicator.subscribe().await;
+        let sources = stores.keys().cloned().collect();
+        let group = format!("switchboard-{region}");
+        let dead_letters = DeadLetters::new(Arc::clone(&bus), &region);
+        let replicator = Arc::new(Replicator {
+            region,
+            store,
+            stores,
+        });
+        let follower = Follower::new(bus, sources, group, replicator, dead_letters);
+        follower.prepare(&hearing).await?;
         Ok(Self {
             listener,
             service,
-            replicator,
+            follower,
+            hearing,
         })
     }
 
@@ -109,7 +126,8 @@ impl Switchboard {
         let Self {
             listener,
             service,
-            replicator,
+            follower,
+            hearing,
         } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         let server =
@@ -119,11 +137,15 @@ impl Switchboard {
             .await;
         let mut routes = Routes::new(server).add_service(health_service);
         let router = routes.axum_router_mut();
-        *router = std::mem::take(router).route("/healthz", get(|| async { "ok\n" }));
+        *router = std::mem::take(router)
+            .route("/healthz", get(|| async { "ok\n" }))
+            .merge(follower.routes(&hearing));
+        let address = listener.address();
 
         let serving = listener.serve(routes, ServeSettings::default(), stop.clone());
         let background = async {
-            stop.run_until_cancelled(replicator.run()).await;
+            stop.run_until_cancelled(follower.run(&hearing, address))
+                .await;
             health
                 .set_not_serving::<SwitchboardServiceServer<Service>>()
                 .await;

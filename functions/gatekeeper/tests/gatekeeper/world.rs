@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 use infrachat_bus::{FabricConfig, MemoryFabric};
+use infrachat_control::Hearing;
 use infrachat_gatekeeper::{Config, Dependencies, Gatekeeper};
 use infrachat_identity::{
     Claims, KeyRing, MemoryLimiter, MemoryRevocations, RemoteKeys, SigningKey, TokenError,
@@ -73,12 +74,12 @@ impl World {
         let stores = BTreeMap::from(stores);
         let stop = CancellationToken::new();
         let start = async |name: &str| {
-            let mut config = Config::new(region(name));
+            let mut config = Config::default();
             let many = NonZeroU32::new(10_000).expect("not zero");
             config.registrations_per_minute_per_address = many;
             config.sign_ins_per_minute_per_address = many;
             config.sign_ins_per_minute_per_account = many;
-            config.regions = [WEST, EAST]
+            config.endpoints = [WEST, EAST]
                 .map(|name| format!("{name}=gate.{name}:443,switch.{name}:443"))
                 .map(|endpoints| endpoints.parse().expect("valid endpoints"))
                 .to_vec();
@@ -88,10 +89,12 @@ impl World {
                 (region.clone(), Arc::clone(store) as Arc<dyn Metadata>)
             };
             let dependencies = Dependencies {
+                region: region(name),
                 stores: stores.iter().map(as_trait).collect(),
                 bus: Arc::new(fabric.bus(name)),
                 limiter: Arc::new(MemoryLimiter::new()),
                 revocations: Arc::clone(&revocations) as _,
+                hearing: Hearing::Pull,
                 keys: KeyRing::new(SigningKey::generate().expect("a key")),
             };
             let gatekeeper = Gatekeeper::bind(config, dependencies).await;

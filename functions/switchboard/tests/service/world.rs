@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use infrachat_bus::{FabricConfig, MemoryFabric};
+use infrachat_control::Hearing;
 use infrachat_identity::{
     ExposeSecret as _, FixedKeys, KeyRing, MemoryRevocations, Revocations, SigningKey, TokenIssuer,
     TokenVerifier,
@@ -85,6 +86,7 @@ impl World {
             bus: Arc::new(fabric.bus(WEST)),
             verifier: Arc::new(TokenVerifier::new(Arc::new(known))),
             revocations,
+            hearing: Hearing::Pull,
         };
         let switchboard = Switchboard::bind(config, dependencies)
             .await

@@ -1,0 +1,41 @@
+//! The `chat-shard` program.
+
+use std::sync::Arc;
+
+use clap::Parser;
+use infrachat_backends::{BackendOptions, Backends, VerifierOptions};
+use infrachat_runtime::{signals, telemetry};
+use infrachat_shard::{Dependencies, Shard, ShardConfig};
+
+/// ChatShard: holds the clients' sessions, and carries their messages.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(flatten)]
+    config: ShardConfig,
+    #[command(flatten)]
+    backends: BackendOptions,
+    #[command(flatten)]
+    verifier: VerifierOptions,
+    #[command(flatten)]
+    telemetry: telemetry::Options,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    telemetry::init(&options.telemetry.log);
+    let backends = Backends::connect(&options.backends).await?;
+    let dependencies = Dependencies {
+        region: backends.region,
+        stores: backends.stores,
+        bus: backends.bus,
+        presence: backends.presence,
+        verifier: Arc::new(options.verifier.verifier()?),
+        revocations: backends.revocations,
+    };
+    let shard = Shard::bind(options.config, dependencies).await?;
+    tracing::info!(listen = %shard.address(), "serving");
+    shard.run(signals::stop()).await?;
+    Ok(())
+}
