@@ -117,6 +117,42 @@ mod revocations {
     }
 
     #[tokio::test]
+    async fn a_server_that_made_room_does_not_tell_them() {
+        let server = server().await;
+        let revocations = connect(&server);
+        let kept = [revocation("1", 60_000)];
+        fill(&revocations, &kept).await.expect("filled");
+        let config = async |name: &str, value: &str| {
+            let mut set = redis::cmd("CONFIG");
+            let () = ask(&server, set.arg("SET").arg(name).arg(value)).await;
+        };
+        let big = "x".repeat(4 * 1024 * 1024);
+        let mut set = redis::cmd("SET");
+        let () = ask(&server, set.arg(&["big", &big, "EX", "10"])).await;
+        let info: String = ask(&server, redis::cmd("INFO").arg("memory")).await;
+        let used = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory:"));
+        let used: u64 = used.expect("told").parse().expect("a number");
+        // What expires first goes first: here, of all that is there.
+        config("maxmemory-policy", "volatile-ttl").await;
+        config("maxmemory-samples", "64").await;
+        config("maxmemory", &(used - 1024 * 1024).to_string()).await;
+        let gone = async {
+            while ask::<u64>(&server, redis::cmd("EXISTS").arg("big")).await == 1 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(LONG, gone).await.expect("it makes room");
+        let keys: Vec<String> = ask(&server, redis::cmd("KEYS").arg("*:whole")).await;
+        assert_eq!(keys.len(), 16, "what it was told is still there");
+        assert!(is_revoked(&revocations, "2").await.is_err());
+        fill(&revocations, &kept).await.expect("filled");
+        assert_eq!(is_revoked(&revocations, "1").await, Ok(true));
+        assert_eq!(is_revoked(&revocations, "2").await, Ok(false));
+    }
+
+    #[tokio::test]
     async fn what_is_added_during_a_fill_stays() {
         let server = server().await;
         let [filling, adding] = [connect(&server), connect(&server)];

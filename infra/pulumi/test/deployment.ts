@@ -231,8 +231,8 @@ for (const stack of STACKS) {
                 assert.match(valueOf(shardPod(made, region).containers[0].env, "REDIS_URL") ?? "", /^rediss:/);
                 const indexed = named(made, "firestore/field", `${region}-messages-all`).inputs;
                 assert.deepEqual(indexed.indexConfig, {}, "no index on messages but the two that are read by");
-                for (const collection of ["families", "messages"]) {
-                    assert.deepEqual(named(made, "firestore/field", `${region}-${collection}-expires_at`).inputs.ttlConfig, {});
+                for (const field of ["families-expires_at", "messages-expires_at", "revocations-forget_after"]) {
+                    assert.deepEqual(named(made, "firestore/field", `${region}-${field}`).inputs.ttlConfig, {});
                 }
             }
         });

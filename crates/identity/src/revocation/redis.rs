@@ -9,9 +9,9 @@
 //! | `whole` | the run of the server that was filled | a day |
 //! | `filling:<fill>` | the run of the server that is being filled | a minute |
 //!
-//! A run is one life of one server process. So a server that was emptied, that was restarted with
-//! whatever it had saved, or that replaced another with what had been replicated to it by then, is
-//! not taken for whole.
+//! A run is one life of one server process, up to its next eviction of keys. So a server that was
+//! emptied, that made room, that was restarted with whatever it had saved, or that replaced another
+//! with what had been replicated to it by then, is not taken for whole.
 
 use std::{fmt, future::Future};
 
@@ -33,7 +33,8 @@ const LATEST: UnixMillis = 253_402_300_799_000;
 
 /// The server's run: what the other scripts begin with.
 const RUN: &str = r"
-local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local life = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+local run = life .. ' ' .. string.match(redis.call('INFO', 'stats'), 'evicted_keys:(%d+)')
 ";
 
 /// Revocations; `issued_until` and `forget_after` of each. The later of each holds.
@@ -78,8 +79,8 @@ return 1
 /// A region's revocations, in its Redis: fast and shared, but not to be relied on alone.
 ///
 /// It gives no answer, rather than a wrong one, while it is not known to be whole: it must have been
-/// filled, by [`RedisRevocations::fill`], since its server was started or emptied last. Of a server
-/// that evicts keys this can't be told, so it must not (`maxmemory-policy noeviction`).
+/// filled, by [`RedisRevocations::fill`], since its server was last started or emptied, or evicted
+/// keys.
 ///
 /// Every call to Redis answers within half a second, with an error when Redis does not.
 pub struct RedisRevocations {
@@ -163,7 +164,7 @@ impl RedisRevocations {
             (true, _) => Ok(true),
             (false, true) => Ok(false),
             (false, false) => Err(RevocationsUnavailable(
-                "Redis was emptied or restarted, and is not filled again".to_owned(),
+                "Redis was emptied or restarted, or is full, and was not filled again".to_owned(),
             )),
         }
     }

@@ -73,6 +73,7 @@ export class Stores extends pulumi.ComponentResource {
         const rising = { indexes: [{ order: "ASCENDING" }, { order: "DESCENDING" }] };
         field("families", "expires_at", { ttlConfig: {}, indexConfig: {} });
         field("messages", "expires_at", { ttlConfig: {}, indexConfig: {} });
+        field("revocations", "forget_after", { ttlConfig: {}, indexConfig: rising });
         field("messages", "*", { indexConfig: {} });
         field("messages", "message_id", { indexConfig: rising });
         field("messages", "place", { indexConfig: rising });
