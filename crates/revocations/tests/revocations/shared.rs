@@ -5,12 +5,9 @@ use std::{sync::Arc, time::Duration};
 use infrachat_identity::{RedisRevocations, Revocations as _};
 use infrachat_metadata::{MemoryMetadata, Metadata};
 use infrachat_revocations::{SharedRevocations, StoredRevocations};
-use infrachat_test_services::RedisServer;
+use infrachat_test_services::{Link, RedisServer};
 
-use crate::{
-    cut::Way,
-    world::{Backend, claims, end, eventually, is_ended},
-};
+use crate::world::{Backend, claims, end, eventually, is_ended};
 
 /// A region's store and Redis.
 #[derive(Debug)]
@@ -135,14 +132,15 @@ async fn while_redis_is_away_the_store_is_asked_and_redis_gets_what_it_missed() 
 #[tokio::test]
 async fn what_redis_missed_for_one_process_alone_it_gets_as_soon_as_it_can_be_reached() {
     let world = World::start().await;
-    let way = Way::to(&world.redis.url).await.expect("a port");
-    let cut_off = world.process_at(&way.url);
+    let server = world.redis.url.trim_start_matches("redis://");
+    let link = Link::to(server).await.expect("a port");
+    let cut_off = world.process_at(&format!("redis://{}", link.address));
     assert_eq!(is_ended(&cut_off, "1").await, Ok(false));
     let other = world.trusting().await;
-    way.cut(true);
+    link.set_cut(true);
     end(&cut_off, "1").await.expect("kept");
     assert_eq!(world.in_redis("1").await, Some(false));
-    way.cut(false);
+    link.set_cut(false);
     // Nobody asks the process that was cut off.
     eventually("the other process knows", async || {
         is_ended(&other, "1").await == Ok(true)
