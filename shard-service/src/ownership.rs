@@ -357,3 +357,38 @@ async fn give_back(parts: &Parts, partition: Arc<Partition>) {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use infrachat_types::OriginId;
+
+    use super::*;
+
+    fn aged(millis: u64) -> LeaseView {
+        LeaseView {
+            lease: Lease {
+                shard: ShardId::new(&format!("shard-{millis}")).expect("valid"),
+                incarnation: OriginId::from_text("life"),
+                endpoint: "shard.example:7003".to_owned(),
+                zone: "us-west1".to_owned(),
+                sessions: 0,
+                state: LeaseState::Active,
+            },
+            age: Duration::from_millis(millis),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_lease_to_run_out_is_the_oldest_that_has_not() {
+        let ttl = Duration::from_millis(5_000);
+        let wait = |ages: &[u64]| {
+            let records = Records::new(ages.iter().copied().map(aged).collect(), Vec::new());
+            let at = records.next_to_run_out(ttl)?;
+            Some(at.duration_since(Instant::now()).as_millis())
+        };
+        assert_eq!(wait(&[1_000, 3_000, 5_001, 60_000]), Some(2_001));
+        assert_eq!(wait(&[0, 5_000]), Some(1));
+        assert_eq!(wait(&[5_001]), None);
+        assert_eq!(wait(&[]), None);
+    }
+}

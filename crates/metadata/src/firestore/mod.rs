@@ -15,6 +15,12 @@
 //! is paid for with every message. Both rise with time, so one channel takes about 500 messages a
 //! second for long, Firestore's limit for such an index.
 //!
+//! Leases and partitions are listened to: see [`Routing::watch`]. With n shards a follower is told, and
+//! billed for, n documents a second, and one whenever a partition changes hands; what is there, once,
+//! and again only after half an hour without a connection.
+//!
+//! [`Routing::watch`]: crate::Routing::watch
+//!
 //! Transactions are optimistic, whatever the database's default: a shard that freezes in the middle
 //! of one must not hold a lock on its partition that keeps the next owner out.
 

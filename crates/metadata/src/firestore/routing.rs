@@ -269,10 +269,9 @@ impl Routing for FirestoreMetadata {
         self.calls.run(|| self.try_leases()).await
     }
 
-    /// Each follower has a stream and a connection of its own. What that costs: every document once,
-    /// then each lease whenever it is renewed and each partition when it changes hands. A stream that
-    /// breaks goes on where it stopped. One that hears nothing for [`FirestoreConfig::silence`] is
-    /// given up: while shards live, there is something to hear every second.
+    /// Each follower has a stream and a connection of its own. A stream that breaks goes on where it
+    /// stopped. One that hears nothing for [`FirestoreConfig::silence`] is given up: while shards live,
+    /// there is something to hear every second.
     ///
     /// [`FirestoreConfig::silence`]: super::FirestoreConfig::silence
     fn watch(&self) -> RoutingWatch {
