@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 SERVER ?= localhost:8001
+BUS ?= pubsub
 ARGS ?=
 # $(USER) is the login name unless it is given on the command line: make chat USER=alice
 CHAT_USER := $(shell echo '$(USER)' | tr 'A-Z' 'a-z')
@@ -25,6 +26,11 @@ chat: ## Open the terminal client: make chat USER=alice SERVER=localhost:8001
 .PHONY: emulators
 emulators: ## Start the Pub/Sub and Firestore emulators and Redis, and print what to export (GOOGLE=1: Google's)
 	@infra/local-emulators/run.sh $(ARGS)
+
+.PHONY: stack
+stack: services ## Start both regions as separate processes, on emulators and Redis (BUS=redis-streams; ARGS="...")
+	@cargo build --workspace --bins
+	@infra/local-emulators/run.sh --run ./target/debug/infrachat-stack --bus $(BUS) $(ARGS)
 
 .PHONY: services
 services: ## Install what tests and emulators need from the system's packages: redis-server, Python's venv

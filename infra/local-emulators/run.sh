@@ -116,7 +116,7 @@ start_ours() {
     cargo build --quiet --manifest-path "$root/Cargo.toml" --package infrachat-emulators
     start_redis
     start emulators "${CARGO_TARGET_DIR:-$root/target}/debug/infrachat-emulators" --pubsub "127.0.0.1:$PUBSUB_PORT" \
-        --firestore "127.0.0.1:$FIRESTORE_PORT" --control "127.0.0.1:$CONTROL_PORT" "$@"
+        --firestore "127.0.0.1:$FIRESTORE_PORT" --control "127.0.0.1:$CONTROL_PORT" --issuer https://accounts.google.com "$@"
 }
 
 start_google() {

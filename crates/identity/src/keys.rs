@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use async_trait::async_trait;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey,
     jwk::{
@@ -11,6 +12,7 @@ use jsonwebtoken::{
         ThumbprintHash,
     },
 };
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::TokenError;
@@ -57,6 +59,14 @@ impl SigningKey {
         let der = EncodingKey::from_ed_pem(pem.as_bytes()).map_err(|_| BadKey::NotPem)?;
         let pair = Ed25519KeyPair::from_pkcs8(der.as_bytes()).map_err(|_| BadKey::NotPem)?;
         Self::from_pair(&pair)
+    }
+
+    /// As PKCS#8 PEM: keep it secret.
+    #[must_use]
+    pub fn to_pem(&self) -> SecretString {
+        let body = BASE64_STANDARD.encode(self.encoding.as_bytes());
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+        SecretString::from(pem)
     }
 
     fn from_pair(pair: &Ed25519KeyPair) -> Result<Self, BadKey> {
@@ -242,18 +252,14 @@ impl KeySource for FixedKeys {
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    use secrecy::ExposeSecret as _;
 
     use super::*;
 
     #[test]
     fn a_pem_key_has_the_same_id_wherever_it_is_loaded() {
-        let pair = Ed25519KeyPair::generate().expect("a key");
-        let der = pair.to_pkcs8v1().expect("a document");
-        let body = BASE64_STANDARD.encode(der.as_ref());
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-        let loaded = SigningKey::from_pem(&pem).expect("a key");
-        let made = SigningKey::from_pair(&pair).expect("a key");
+        let made = SigningKey::generate().expect("a key");
+        let loaded = SigningKey::from_pem(made.to_pem().expose_secret()).expect("a key");
         assert_eq!(loaded.kid(), made.kid());
         assert_eq!(SigningKey::from_pem("nonsense").err(), Some(BadKey::NotPem));
     }

@@ -1,6 +1,6 @@
 //! `infrachat-local`: both regions in one process.
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use infrachat_bus::FabricConfig;
@@ -37,8 +37,11 @@ fn parse_delay(text: &str) -> Result<u64, std::num::ParseIntError> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    infrachat_runtime::exit_code(run(Options::parse()).await)
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
     infrachat_runtime::telemetry::init(&options.log);
     let ports = |first: u16| Ports {
         gatekeeper: first,
@@ -95,4 +98,14 @@ fn banner(stack: &LocalStack) -> String {
         lines.push(format!("  make chat USER={user} SERVER=localhost:{port}"));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Options::command().debug_assert();
+    }
 }

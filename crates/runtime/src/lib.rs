@@ -1,7 +1,9 @@
 //! What every service process needs, and no service's domain: logs, signals, one listening port.
 
+mod exit;
 mod listener;
 pub mod signals;
 pub mod telemetry;
 
+pub use exit::exit_code;
 pub use listener::{BindError, Listener, ServeError, ServeSettings};

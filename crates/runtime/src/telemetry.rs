@@ -4,6 +4,7 @@ use tracing_subscriber::EnvFilter;
 
 /// What a service program tells about itself.
 #[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// Which log lines to write, as in `RUST_LOG`.
     #[arg(

@@ -1,6 +1,6 @@
 //! The `gatekeeper` program.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{num::NonZeroU32, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -38,8 +38,11 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    infrachat_runtime::exit_code(run(Options::parse()).await)
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
     telemetry::init(&options.telemetry.log);
     let keys = keys(&options)?;
     let backends = Backends::connect(&options.backends).await?;
@@ -73,4 +76,14 @@ fn keys(options: &Options) -> anyhow::Result<KeyRing> {
     };
     let mut published = options.published_keys.iter().map(read);
     published.try_fold(KeyRing::new(signing), |ring, key| Ok(ring.publish(key?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Options::command().debug_assert();
+    }
 }

@@ -1,6 +1,6 @@
 //! The `switchboard` program.
 
-use std::sync::Arc;
+use std::{process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use infrachat_backends::{BackendOptions, Backends, VerifierOptions};
@@ -22,8 +22,11 @@ struct Options {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    infrachat_runtime::exit_code(run(Options::parse()).await)
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
     telemetry::init(&options.telemetry.log);
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {
@@ -38,4 +41,14 @@ async fn main() -> anyhow::Result<()> {
     tracing::info!(listen = %switchboard.address(), "serving");
     switchboard.run(signals::stop()).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Options::command().debug_assert();
+    }
 }
