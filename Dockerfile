@@ -1,5 +1,5 @@
 # The programs' images, one target each: docker build --target gatekeeper .
-# gatekeeper, switchboard, chat-shard, infrachat (the client, which the canary runs).
+# gatekeeper, switchboard, chat-shard, infrachat (the client, which the canary runs), emulators (for compose.yaml).
 
 FROM rust:1.95-bookworm AS chef
 # Plans and builds the dependencies alone, so that they are a layer of their own.
@@ -16,7 +16,8 @@ ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 COPY --from=plan /build/recipe.json recipe.json
 RUN cargo chef cook --release --locked --recipe-path recipe.json
 COPY . .
-RUN cargo build --release --locked --bin gatekeeper --bin switchboard --bin chat-shard --bin infrachat
+RUN cargo build --release --locked --bin gatekeeper --bin switchboard --bin chat-shard --bin infrachat \
+    --bin infrachat-emulators
 
 # No shell, no package manager, not root (65532). Certificates and time zones are in it.
 FROM gcr.io/distroless/cc-debian12:nonroot AS runtime
@@ -38,3 +39,7 @@ ENTRYPOINT ["/usr/local/bin/chat-shard"]
 FROM runtime AS infrachat
 COPY --from=build /build/target/release/infrachat /usr/local/bin/infrachat
 ENTRYPOINT ["/usr/local/bin/infrachat"]
+
+FROM runtime AS emulators
+COPY --from=build /build/target/release/infrachat-emulators /usr/local/bin/infrachat-emulators
+ENTRYPOINT ["/usr/local/bin/infrachat-emulators"]

@@ -50,7 +50,14 @@ services: ## Install what tests and emulators need from the system's packages: r
 test: services ## Run all tests, after installing what they need
 	cargo build --workspace --bins
 	cargo test --workspace
+	$(MAKE) test-backends
 	$(MAKE) test-python
+
+.PHONY: test-backends
+test-backends: services ## Run the end-to-end tests on Pub/Sub, and on Redis Streams, with Firestore and Redis (they run embedded in make test)
+	cargo build --workspace --bins
+	INFRACHAT_BACKENDS=pubsub cargo test --package infrachat-e2e
+	INFRACHAT_BACKENDS=redis-streams cargo test --package infrachat-e2e
 
 .PHONY: test-python
 test-python: services ## Run Google's Python clients against the emulators
@@ -64,6 +71,11 @@ infra/pulumi/node_modules/.package-lock.json: infra/pulumi/package-lock.json
 .PHONY: infra-test
 infra-test: infra/pulumi/node_modules/.package-lock.json ## Test what would be deployed, its policies, dashboards and alerts (needs Node 20)
 	@cd infra/pulumi && npm test --silent
+
+.PHONY: configuration-docs
+configuration-docs: ## Write docs/configuration.md anew from what the programs say
+	cargo build --workspace --bins
+	INFRACHAT_WRITE_DOCS=true cargo test --package infrachat-e2e --test configuration
 
 .PHONY: format
 format: ## Format the code

@@ -5,11 +5,13 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
 
 mod backends;
+mod programs;
 mod raw;
 mod room;
 mod stack;
 
 pub use backends::{Choice, partitions};
+pub use programs::{program, programs};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
 pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use infrachat_e2e::{ASIA, RawSession, Room, TestStack, WEST, bearer, closes, code};
+use infrachat_bus::{ConsumeLimits, Event, Subscription, Topic};
+use infrachat_e2e::{ASIA, RawSession, Room, TestStack, WEST, bearer, closes, code, partitions};
 use infrachat_proto::{
     chat::v1::{self as chat, client_frame::Kind as Frame, get_history_request::Bound},
     gatekeeper::v1::{LoginRequest, RegisterRequest},
@@ -12,6 +13,7 @@ use infrachat_proto::{
         ListChannelsRequest, ResolveRequest, switchboard_service_client::SwitchboardServiceClient,
     },
 };
+use infrachat_routing::{DEAD_LETTER_TOPIC, messages_topic, partition_of};
 use infrachat_types::{ClientMessageId, MessageId, unix_millis};
 use prost::Message as _;
 
@@ -401,4 +403,38 @@ async fn pages_and_bounds_that_make_no_sense_are_refused() {
         (route.code.as_str(), route.retry_after_ms),
         ("bad_channel_name", 0)
     );
+}
+
+#[tokio::test]
+async fn an_event_on_the_bus_that_nobody_can_read_goes_to_the_dead_letters_and_the_rest_go_on() {
+    let mut room = Room::open().await;
+    let region = &room.stack.regions[WEST];
+    let bus = std::sync::Arc::clone(&region.parts.bus);
+    let topic = |name: String| Topic {
+        region: region.region.to_string(),
+        name,
+    };
+    let dead_letters = Subscription {
+        topic: topic(DEAD_LETTER_TOPIC.to_owned()),
+        group: "operators".to_owned(),
+    };
+    bus.ensure(&dead_letters).await.expect("is there");
+    let consumed = bus.consume(&dead_letters, ConsumeLimits::default()).await;
+    let mut set_aside = consumed.expect("consumes");
+    let partition = partition_of("#general", partitions());
+    let payload = Bytes::from_static(b"\xff\xff\xffnot an envelope");
+    let poison = Event {
+        ordering_key: "lane".to_owned(),
+        payload: payload.clone(),
+        attributes: Default::default(),
+    };
+    let published = bus.publish(&topic(messages_topic(partition)), poison).await;
+    published.expect("is published");
+    // Both regions read the topic, and each sets its copy aside in its own.
+    let letter = set_aside.next().await.expect("a dead letter");
+    assert_eq!(letter.event.payload, payload);
+    let from = &letter.event.attributes["infrachat-from"];
+    assert_eq!(*from, format!("us-west1/messages-{partition}@us-west1"));
+    letter.ack();
+    room.all_go_on().await;
 }

@@ -2,28 +2,12 @@
 #![allow(clippy::expect_used)]
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Output, Stdio},
 };
 
-use infrachat_e2e::{ASIA, TestStack, WEST};
+use infrachat_e2e::{ASIA, TestStack, WEST, program};
 use tokio::{io::AsyncWriteExt as _, process::Command};
-
-/// The program, which `cargo test --workspace` builds beside the tests.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().expect("this test's path");
-    let built = test
-        .ancestors()
-        .nth(2)
-        .expect("the target's folder")
-        .join("infrachat");
-    assert!(
-        built.exists(),
-        "{} is missing: run `cargo build -p infrachat-client` first",
-        built.display()
-    );
-    built
-}
 
 /// Runs the program to its end, with a home of its own for what it remembers.
 async fn infrachat(
@@ -37,7 +21,7 @@ async fn infrachat(
         "infrachat-{}",
         stack.regions[WEST].gatekeeper.port()
     ));
-    let mut child = Command::new(program())
+    let mut child = Command::new(program("infrachat"))
         .args(args)
         .env(
             "INFRACHAT_SERVER",

@@ -9,12 +9,12 @@ use infrachat_routing::PartitionCount;
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     /// Where to listen, "host:port"; port 0 picks a free one.
-    #[arg(long, env = "INFRACHAT_LISTEN", default_value = "127.0.0.1:7002")]
+    #[arg(long, env = "INFRACHAT_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: String,
     /// How many partitions the deployment has: a power of two, the same everywhere, set once.
     #[arg(long, env = "INFRACHAT_PARTITIONS", default_value_t)]
     pub partitions: PartitionCount,
-    /// A shard whose lease is older is taken for dead, milliseconds.
+    /// How long a lease is good without being renewed, milliseconds; the same everywhere.
     #[arg(long = "lease-ttl-ms", env = "INFRACHAT_LEASE_TTL_MS", default_value = "5000", value_parser = millis)]
     pub lease_ttl: Duration,
     /// How old the routes may be that are served while the store is read for them, since it can't be
