@@ -63,6 +63,10 @@ test-backends: services ## Run the end-to-end tests on Pub/Sub, and on Redis Str
 test-python: services ## Run Google's Python clients against the emulators
 	infra/local-emulators/run.sh --run infra/local-emulators/tests/python/run.sh
 
+.PHONY: test-google-emulators
+test-google-emulators: services ## Run clients, tests and backends against Google's own emulators (Docker or gcloud)
+	GOOGLE=1 infra/local-emulators/run.sh --run infra/local-emulators/tests/google.sh
+
 # Offline but for the packages, which are installed when their list has changed.
 infra/pulumi/node_modules/.package-lock.json: infra/pulumi/package-lock.json
 	@cd infra/pulumi && npm ci --ignore-scripts --no-audit --no-fund

@@ -34,7 +34,7 @@ impl Harness for Emulated {
         let endpoints = [HOME, AWAY].map(|region| (region.to_owned(), endpoint.clone()));
         let config = PubsubConfig {
             create_topics: true,
-            ..PubsubConfig::new("chat", endpoints.into())
+            ..PubsubConfig::new(&self.emulator.project, endpoints.into())
         };
         Arc::new(PubsubBus::connect(config).await.expect("clients"))
     }

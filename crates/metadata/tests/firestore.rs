@@ -36,7 +36,7 @@ impl Harness for FirestoreHarness {
             emulator: Some(self.emulator.address.clone()),
             request_timeout: Duration::from_secs(30),
             silence: Duration::from_secs(1),
-            ..FirestoreConfig::new("demo-infrachat", &format!("region-{number}"))
+            ..FirestoreConfig::new(&self.emulator.project, &format!("region-{number}"))
         };
         let store = FirestoreMetadata::connect(config).await;
         Arc::new(store.expect("connected"))

@@ -4,15 +4,21 @@ use reqwest::Method;
 
 use crate::{
     EmulatorError,
-    process::{Kind, Process},
+    process::{self, Kind, Process},
 };
 
 /// A running Firestore emulator with nothing in it, killed when this is dropped.
+///
+/// Where `INFRACHAT_TEST_FIRESTORE` names another emulator, tests share that one, each in a project of its own; it has no
+/// faults and is never stopped.
 #[derive(Debug)]
 pub struct FirestoreEmulator {
     /// How to reach it: `127.0.0.1:<port>`.
     pub address: String,
-    process: Process,
+    /// A project that no other test uses.
+    pub project: String,
+    /// None when it is somebody else's.
+    process: Option<Process>,
 }
 
 impl FirestoreEmulator {
@@ -21,9 +27,12 @@ impl FirestoreEmulator {
     /// # Errors
     /// When it was not built or does not come up.
     pub async fn start() -> Result<Self, EmulatorError> {
-        let process = Process::start(Kind::Firestore).await?;
-        let address = process.address.clone();
-        Ok(Self { address, process })
+        let (address, process) = process::find_or_start(Kind::Firestore).await?;
+        Ok(Self {
+            address,
+            project: process::new_project(),
+            process,
+        })
     }
 
     /// Puts faults in force, in the form that the emulator's control address takes; others end.
@@ -31,7 +40,9 @@ impl FirestoreEmulator {
     /// # Errors
     /// When the emulator does not know them.
     pub async fn set_faults(&self, faults: &str) -> Result<(), EmulatorError> {
-        self.process.set_faults(faults).await
+        process::ours(self.process.as_ref())?
+            .set_faults(faults)
+            .await
     }
 
     /// Lifts all faults.
@@ -39,7 +50,7 @@ impl FirestoreEmulator {
     /// # Errors
     /// When the emulator does not answer.
     pub async fn clear_faults(&self) -> Result<(), EmulatorError> {
-        self.process.clear_faults().await
+        process::ours(self.process.as_ref())?.clear_faults().await
     }
 
     /// Ends all streams, as a failing network would.
@@ -47,7 +58,7 @@ impl FirestoreEmulator {
     /// # Errors
     /// When the emulator does not answer.
     pub async fn break_streams(&self) -> Result<(), EmulatorError> {
-        self.process
+        process::ours(self.process.as_ref())?
             .control(Method::POST, "/break-streams", "{}")
             .await
     }
@@ -57,7 +68,7 @@ impl FirestoreEmulator {
     /// # Errors
     /// When the process can't be killed.
     pub fn stop(&mut self) -> Result<(), EmulatorError> {
-        self.process.stop()
+        process::ours(self.process.as_mut())?.stop()
     }
 
     /// Starts it again at the same address, with nothing in it.
@@ -65,6 +76,6 @@ impl FirestoreEmulator {
     /// # Errors
     /// When it does not come up.
     pub async fn start_again(&mut self) -> Result<(), EmulatorError> {
-        self.process.start_again().await
+        process::ours(self.process.as_mut())?.start_again().await
     }
 }

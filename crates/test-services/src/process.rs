@@ -6,7 +6,10 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -34,6 +37,11 @@ pub enum EmulatorError {
     /// It can't be asked.
     #[error("the emulator can't be asked: {0}")]
     Http(#[from] reqwest::Error),
+    /// The test needs what only our own emulator has.
+    #[error(
+        "the emulator that INFRACHAT_TEST_PUBSUB or INFRACHAT_TEST_FIRESTORE names has no faults and can't be stopped: run this test without"
+    )]
+    NotOurs,
     /// It did not do what it was asked.
     #[error("the emulator refused: {0}")]
     Refused(String),
@@ -55,6 +63,15 @@ impl Kind {
         ["--pubsub", pubsub, "--firestore", firestore].map(str::to_owned)
     }
 
+    /// The address of another emulator that tests are to use.
+    fn another(self) -> Option<String> {
+        let variable = match self {
+            Self::Pubsub => "INFRACHAT_TEST_PUBSUB",
+            Self::Firestore => "INFRACHAT_TEST_FIRESTORE",
+        };
+        std::env::var_os(variable)?.into_string().ok()
+    }
+
     /// What the process says once every port is its own.
     fn listening(self) -> &'static str {
         match self {
@@ -65,6 +82,27 @@ impl Kind {
 }
 
 const ANYWHERE: &str = "127.0.0.1:0";
+
+/// The address of an emulator, and its process if it was started for this.
+pub(crate) async fn find_or_start(kind: Kind) -> Result<(String, Option<Process>), EmulatorError> {
+    if let Some(address) = kind.another() {
+        return Ok((address, None));
+    }
+    let process = Process::start(kind).await?;
+    Ok((process.address.clone(), Some(process)))
+}
+
+/// The process, for what only it can do.
+pub(crate) fn ours<P>(process: Option<P>) -> Result<P, EmulatorError> {
+    process.ok_or(EmulatorError::NotOurs)
+}
+
+/// A name that no other test has, in this process or another.
+pub(crate) fn new_project() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("test-{}-{number}", std::process::id())
+}
 
 /// A running process, killed when this is dropped.
 ///

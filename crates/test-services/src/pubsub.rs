@@ -4,15 +4,21 @@ use reqwest::Method;
 
 use crate::{
     EmulatorError,
-    process::{Kind, Process},
+    process::{self, Kind, Process},
 };
 
 /// A running Pub/Sub emulator with nothing in it, killed when this is dropped.
+///
+/// Where `INFRACHAT_TEST_PUBSUB` names another emulator, tests share that one, each in a project of its own; it has no
+/// faults and is never stopped.
 #[derive(Debug)]
 pub struct PubsubEmulator {
     /// How to reach it, gRPC and REST: `127.0.0.1:<port>`.
     pub address: String,
-    process: Process,
+    /// A project that no other test uses.
+    pub project: String,
+    /// None when it is somebody else's.
+    process: Option<Process>,
 }
 
 impl PubsubEmulator {
@@ -21,9 +27,12 @@ impl PubsubEmulator {
     /// # Errors
     /// When it was not built or does not come up.
     pub async fn start() -> Result<Self, EmulatorError> {
-        let process = Process::start(Kind::Pubsub).await?;
-        let address = process.address.clone();
-        Ok(Self { address, process })
+        let (address, process) = process::find_or_start(Kind::Pubsub).await?;
+        Ok(Self {
+            address,
+            project: process::new_project(),
+            process,
+        })
     }
 
     /// Puts faults in force, in the form that the emulator's control address takes; others end.
@@ -31,7 +40,9 @@ impl PubsubEmulator {
     /// # Errors
     /// When the emulator does not know them.
     pub async fn set_faults(&self, faults: &str) -> Result<(), EmulatorError> {
-        self.process.set_faults(faults).await
+        process::ours(self.process.as_ref())?
+            .set_faults(faults)
+            .await
     }
 
     /// Lifts all faults.
@@ -39,7 +50,7 @@ impl PubsubEmulator {
     /// # Errors
     /// When the emulator does not answer.
     pub async fn clear_faults(&self) -> Result<(), EmulatorError> {
-        self.process.clear_faults().await
+        process::ours(self.process.as_ref())?.clear_faults().await
     }
 
     /// Ends all streams, as a failing network would.
@@ -47,7 +58,7 @@ impl PubsubEmulator {
     /// # Errors
     /// When the emulator does not answer.
     pub async fn break_streams(&self) -> Result<(), EmulatorError> {
-        self.process
+        process::ours(self.process.as_ref())?
             .control(Method::POST, "/break-streams", "{}")
             .await
     }
@@ -57,7 +68,7 @@ impl PubsubEmulator {
     /// # Errors
     /// When the emulator does not take it.
     pub async fn create(&self, path: &str, body: &str) -> Result<(), EmulatorError> {
-        self.process
+        process::ours(self.process.as_ref())?
             .ask(Method::PUT, &self.address, path, body)
             .await
     }
@@ -67,7 +78,7 @@ impl PubsubEmulator {
     /// # Errors
     /// When there is none.
     pub async fn delete(&self, path: &str) -> Result<(), EmulatorError> {
-        self.process
+        process::ours(self.process.as_ref())?
             .ask(Method::DELETE, &self.address, path, "")
             .await
     }

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Server, data, message, numbered, subscription};
+use common::{Ours, Server, data, message, numbered, subscription};
 use infrachat_emulators::proto::{
     CreateSnapshotRequest, DeadLetterPolicy, DeleteTopicRequest, DetachSubscriptionRequest,
     GetSubscriptionRequest, ModifyAckDeadlineRequest, PublishRequest, PullRequest, RetryPolicy,
@@ -23,7 +23,7 @@ async fn what_is_not_acknowledged_comes_again_after_its_deadline() {
     let received = server.pull(&sub).await;
     server.ack(&sub, &received[..1]).await;
     assert!(server.pull_now(&sub).await.is_empty());
-    server.clock.advance(Duration::from_secs(10));
+    server.pass(Duration::from_secs(10)).await;
     assert_eq!(data(&server.pull(&sub).await), ["b"]);
 }
 
@@ -129,7 +129,7 @@ async fn a_message_given_back_waits_for_its_backoff() {
     let received = server.pull(&sub).await;
     server.nack(&sub, &received).await;
     assert!(server.pull_now(&sub).await.is_empty());
-    server.clock.advance(Duration::from_secs(20));
+    server.pass(Duration::from_secs(20)).await;
     assert_eq!(data(&server.pull(&sub).await), ["a"]);
 }
 
@@ -152,7 +152,7 @@ async fn a_seek_to_a_time_acknowledges_before_it_and_brings_back_after_it() {
     let sub = server.subscription(settings).await;
     for text in ["a", "b", "c"] {
         server.publish(&topic, vec![message(text)]).await;
-        server.clock.advance(Duration::from_secs(1));
+        server.pass(Duration::from_secs(1)).await;
     }
     let received = server.pull(&sub).await;
     server.ack(&sub, &received).await;
@@ -161,10 +161,12 @@ async fn a_seek_to_a_time_acknowledges_before_it_and_brings_back_after_it() {
     seek(&server, &sub, Target::Time(time)).await;
     assert_eq!(data(&server.pull(&sub).await), ["b", "c"]);
 
-    let future = server.clock.now() + Duration::from_secs(3_600);
-    let future = server.clock.timestamp(future);
+    let future = prost_types::Timestamp {
+        seconds: time.seconds + 3_600,
+        ..time
+    };
     seek(&server, &sub, Target::Time(future)).await;
-    server.clock.advance(Duration::from_secs(11));
+    server.pass(Duration::from_secs(11)).await;
     assert!(
         server.pull_now(&sub).await.is_empty(),
         "a seek ahead purges"
@@ -173,7 +175,7 @@ async fn a_seek_to_a_time_acknowledges_before_it_and_brings_back_after_it() {
 
 #[tokio::test]
 async fn a_topic_that_retains_brings_back_what_was_published_before_the_subscription() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let kept = Topic {
         name: common::topic("kept"),
         message_retention_duration: Some(prost_types::Duration {

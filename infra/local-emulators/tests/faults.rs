@@ -4,7 +4,7 @@ mod common;
 
 use std::{collections::HashSet, time::Duration};
 
-use common::{LONG, Server, data, keyed, message, numbered, subscription};
+use common::{LONG, Ours, data, keyed, message, numbered, subscription};
 use infrachat_emulators::{
     control::Control,
     faults::{Service, Settings},
@@ -23,7 +23,7 @@ const TO_WEST: &str = "us-west1.messages.us-west1";
 async fn a_refused_publish_is_unavailable_and_publishes_nothing() {
     let mut settings = Settings::default();
     settings.pubsub.refuse.insert("Publish".to_owned(), 1.0);
-    let server = Server::with(settings).await;
+    let server = Ours::with(settings).await;
     let topic = server.topic("refused").await;
     let sub = server.subscription(subscription("refused", &topic)).await;
     let publish = PublishRequest {
@@ -43,7 +43,7 @@ async fn a_refused_publish_is_unavailable_and_publishes_nothing() {
 async fn a_duplicated_delivery_may_be_acknowledged_by_either_copy() {
     let mut settings = Settings::default();
     settings.delivery.duplicate = 1.0;
-    let server = Server::with(settings).await;
+    let server = Ours::with(settings).await;
     let topic = server.topic("twice").await;
     let ordered = Subscription {
         enable_message_ordering: true,
@@ -66,7 +66,7 @@ async fn a_duplicated_delivery_may_be_acknowledged_by_either_copy() {
 async fn a_lost_acknowledgement_brings_the_message_again() {
     let mut settings = Settings::default();
     settings.delivery.redeliver = 1.0;
-    let server = Server::with(settings).await;
+    let server = Ours::with(settings).await;
     let topic = server.topic("lossy").await;
     let sub = server.subscription(subscription("lossy", &topic)).await;
     server.publish(&topic, vec![message("a")]).await;
@@ -79,7 +79,7 @@ async fn a_lost_acknowledgement_brings_the_message_again() {
 
 #[tokio::test]
 async fn a_delayed_message_holds_up_its_own_key_only() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let topic = server.topic("slow").await;
     let ordered = Subscription {
         enable_message_ordering: true,
@@ -105,7 +105,7 @@ async fn a_delayed_message_holds_up_its_own_key_only() {
 
 #[tokio::test]
 async fn a_cut_holds_messages_between_two_regions_until_it_heals() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let topic = server.topic(FROM_WEST).await;
     let east = server.subscription(subscription(TO_EAST, &topic)).await;
     let west = server.subscription(subscription(TO_WEST, &topic)).await;
@@ -129,7 +129,7 @@ async fn a_cut_holds_messages_between_two_regions_until_it_heals() {
 async fn latency_between_regions_keeps_the_order() {
     let mut settings = Settings::default();
     settings.link_mut("us-west1", "asia-northeast1").latency_ms = 60_000;
-    let server = Server::with(settings).await;
+    let server = Ours::with(settings).await;
     let topic = server.topic(FROM_WEST).await;
     let east = server.subscription(subscription(TO_EAST, &topic)).await;
     let west = server.subscription(subscription(TO_WEST, &topic)).await;
@@ -143,7 +143,7 @@ async fn latency_between_regions_keeps_the_order() {
 
 #[tokio::test]
 async fn a_pause_lets_everything_wait_and_loses_nothing() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let topic = server.topic("paused").await;
     let sub = server.subscription(subscription("paused", &topic)).await;
     let pause = |paused| {
@@ -165,7 +165,7 @@ async fn a_pause_lets_everything_wait_and_loses_nothing() {
 
 #[tokio::test]
 async fn a_broken_stream_ends_as_unavailable_and_what_it_had_stays_leased() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let topic = server.topic("broken").await;
     let sub = server.subscription(subscription("broken", &topic)).await;
     server.publish(&topic, vec![message("a")]).await;
@@ -193,7 +193,7 @@ async fn a_broken_stream_ends_as_unavailable_and_what_it_had_stays_leased() {
 
 #[tokio::test]
 async fn faults_are_controlled_over_http() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let address = "127.0.0.1:0";
     let control = Control::bind(address, server.faults.clone(), server.clock.clone())
         .await

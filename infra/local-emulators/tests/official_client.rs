@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{LONG, Server};
+use common::{LONG, Ours, Server};
 use google_cloud_auth::credentials::anonymous::Builder as Anonymous;
 use google_cloud_gax::exponential_backoff::ExponentialBackoffBuilder;
 use google_cloud_pubsub::{
@@ -258,7 +258,7 @@ async fn a_message_given_back_comes_again_with_the_later_ones_of_its_key() {
 
 #[tokio::test]
 async fn under_all_faults_nothing_is_lost_and_every_key_keeps_its_order() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let client = Client::new(&server).await;
     let (topic, subscription) = client.ordered("faulty").await;
     server.faults.change(|settings| {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Server, message, subscription};
+use common::{Ours, Server, message, subscription};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ async fn call(server: &Server, method: Method, path: &str, body: Option<Value>) 
 
 #[tokio::test]
 async fn messages_go_through_by_rest() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let (topic, sub) = (
         "/v1/projects/p/topics/rest",
         "/v1/projects/p/subscriptions/rest",
@@ -135,7 +135,7 @@ async fn the_root_says_that_it_serves() {
 
 #[tokio::test]
 async fn faults_reach_rest_calls_too() {
-    let server = Server::start().await;
+    let server = Ours::start().await;
     let topic = server.topic("faulty").await;
     server.publish(&topic, vec![message("a")]).await;
     server.faults.change(|settings| {

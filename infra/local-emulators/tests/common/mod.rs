@@ -1,15 +1,16 @@
 //! An emulator for a test, and clients of it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{ops::Deref, time::Duration};
 
 use infrachat_emulators::{
     clock::Clock,
     faults::{Faults, Settings},
     proto::{
-        AcknowledgeRequest, ModifyAckDeadlineRequest, PublishRequest, PubsubMessage, PullRequest,
-        ReceivedMessage, Subscription, Topic, publisher_client::PublisherClient,
-        subscriber_client::SubscriberClient,
+        AcknowledgeRequest, DeleteSubscriptionRequest, DeleteTopicRequest,
+        ListSubscriptionsRequest, ListTopicsRequest, ModifyAckDeadlineRequest, PublishRequest,
+        PubsubMessage, PullRequest, ReceivedMessage, Subscription, Topic,
+        publisher_client::PublisherClient, subscriber_client::SubscriberClient,
     },
     pubsub::{Config, Emulator},
 };
@@ -19,15 +20,30 @@ use tonic::transport::{Channel, Endpoint};
 /// Longer than anything takes that isn't broken.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// A running emulator; it stops when dropped.
+/// A running emulator.
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+    address: String,
+    /// Time of our own emulator, which can be moved.
+    clock: Option<Clock>,
+}
+
+/// Our own emulator, with what no other has; it stops when dropped.
+pub(crate) struct Ours {
+    server: Server,
     pub(crate) faults: Faults,
     pub(crate) clock: Clock,
     _stop: DropGuard,
 }
 
-impl Server {
+impl Deref for Ours {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Ours {
     pub(crate) async fn start() -> Self {
         Self::with(Settings::default()).await
     }
@@ -43,13 +59,83 @@ impl Server {
         .await
         .expect("a free port");
         let stop = CancellationToken::new();
-        let address = emulator.address();
+        let server = Server {
+            address: emulator.address().to_string(),
+            clock: Some(clock.clone()),
+        };
         tokio::spawn(emulator.run(stop.clone()));
         Self {
-            address,
+            server,
             faults,
             clock,
             _stop: stop.drop_guard(),
+        }
+    }
+}
+
+/// What a test runs against that holds for every emulator.
+pub(crate) enum Any {
+    Ours(Ours),
+    Other(Server),
+}
+
+impl Deref for Any {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        match self {
+            Self::Ours(ours) => ours,
+            Self::Other(server) => server,
+        }
+    }
+}
+
+impl Server {
+    /// The emulator that `INFRACHAT_TEST_PUBSUB` names, with nothing in it, else one of ours. Tests share a named one: run
+    /// them one at a time.
+    pub(crate) async fn start() -> Any {
+        let Some(address) = std::env::var_os("INFRACHAT_TEST_PUBSUB") else {
+            return Any::Ours(Ours::start().await);
+        };
+        let other = Self {
+            address: address.into_string().expect("an address"),
+            clock: None,
+        };
+        other.empty().await;
+        Any::Other(other)
+    }
+
+    async fn empty(&self) {
+        let (mut publisher, mut subscriber) = (self.publisher(), self.subscriber());
+        let project = "projects/p".to_owned();
+        let request = ListTopicsRequest {
+            project: project.clone(),
+            ..ListTopicsRequest::default()
+        };
+        let listed = publisher.list_topics(request).await.expect("a list");
+        for topic in listed.into_inner().topics {
+            let request = DeleteTopicRequest { topic: topic.name };
+            publisher.delete_topic(request).await.expect("deleted");
+        }
+        let request = ListSubscriptionsRequest {
+            project,
+            ..ListSubscriptionsRequest::default()
+        };
+        let listed = subscriber.list_subscriptions(request).await;
+        for subscription in listed.expect("a list").into_inner().subscriptions {
+            let request = DeleteSubscriptionRequest {
+                subscription: subscription.name,
+            };
+            let deleted = subscriber.delete_subscription(request).await;
+            deleted.expect("deleted");
+        }
+    }
+
+    /// Lets time pass: at once here, really elsewhere.
+    pub(crate) async fn pass(&self, time: Duration) {
+        match &self.clock {
+            Some(clock) => clock.advance(time),
+            None => tokio::time::sleep(time).await,
         }
     }
 

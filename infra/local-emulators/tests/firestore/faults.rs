@@ -1,15 +1,15 @@
 //! Faults on demand.
 
-use infrachat_emulators::faults::Service;
+use infrachat_emulators::{faults::Service, firestore::History};
 use tonic::Code;
 
-use crate::support::{commit, int, number, set, soon, start, write};
+use crate::support::{commit, int, number, set, soon, start_ours, write};
 
 #[tokio::test]
 async fn a_method_told_to_refuse_is_unavailable_and_changes_nothing() {
-    let emulator = start().await;
+    let (emulator, faults) = start_ours(History::default()).await;
     let mut raw = emulator.raw().await;
-    emulator.faults.change(|settings| {
+    faults.change(|settings| {
         let calls = settings.calls_mut(Service::Firestore);
         calls.refuse.insert("Commit".to_owned(), 1.0);
     });
@@ -19,20 +19,16 @@ async fn a_method_told_to_refuse_is_unavailable_and_changes_nothing() {
         .expect_err("told to refuse");
     assert_eq!(refused.code(), Code::Unavailable);
     assert_eq!(number(&mut raw, "a/1").await, None, "reads go on");
-    emulator
-        .faults
-        .change(|settings| settings.calls_mut(Service::Firestore).refuse.clear());
+    faults.change(|settings| settings.calls_mut(Service::Firestore).refuse.clear());
     write(&mut raw, vec![set("a/1", [])]).await;
 }
 
 #[tokio::test]
 async fn a_paused_emulator_answers_when_it_goes_on() {
-    let emulator = start().await;
+    let (emulator, faults) = start_ours(History::default()).await;
     let mut raw = emulator.raw().await;
     let pause = |paused| {
-        emulator
-            .faults
-            .change(|settings| settings.calls_mut(Service::Firestore).paused = paused);
+        faults.change(|settings| settings.calls_mut(Service::Firestore).paused = paused);
     };
     pause(true);
     let mut other = raw.clone();

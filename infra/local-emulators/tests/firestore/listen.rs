@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::support::{
-    DATABASE, Raw, Running, int, name, number_of, remove, root, set, soon, start, start_with, text,
+    DATABASE, Raw, Running, int, name, number_of, remove, root, set, soon, start, start_ours, text,
     write,
 };
 
@@ -217,14 +217,20 @@ fn largest(limit: i32) -> StructuredQuery {
     }
 }
 
-async fn ready(history: History) -> (Running, Raw) {
-    let emulator = start_with(history).await;
+async fn ready() -> (Running, Raw) {
+    let emulator = start().await;
+    let raw = filled(&emulator).await;
+    (emulator, raw)
+}
+
+/// A client of an emulator, now with three documents.
+async fn filled(emulator: &Running) -> Raw {
     let mut raw = emulator.raw().await;
     let writes = (1..=3)
         .map(|n| set(&format!("a/{n}"), [("n", int(n))]))
         .collect();
     write(&mut raw, writes).await;
-    (emulator, raw)
+    raw
 }
 
 #[tokio::test]
@@ -243,7 +249,7 @@ async fn a_document_that_is_missing_is_told_and_then_followed() {
 
 #[tokio::test]
 async fn targets_of_one_stream_change_together() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, query(1, at_least(2))).await;
     listening.until(1, &[("a/2", 2), ("a/3", 3)]).await;
     listening
@@ -269,7 +275,7 @@ async fn targets_of_one_stream_change_together() {
 
 #[tokio::test]
 async fn a_limited_query_is_filled_up_from_those_behind() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, query(1, largest(2))).await;
     listening.until(1, &[("a/3", 3), ("a/2", 2)]).await;
     write(&mut raw, vec![remove("a/3")]).await;
@@ -280,7 +286,7 @@ async fn a_limited_query_is_filled_up_from_those_behind() {
 
 #[tokio::test]
 async fn a_removed_target_is_told_no_more() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, documents(1, &["a/1"])).await;
     listening.until(1, &[("a/1", 1)]).await;
     listening
@@ -301,7 +307,7 @@ async fn a_removed_target_is_told_no_more() {
 
 #[tokio::test]
 async fn a_target_that_makes_no_sense_is_removed_with_its_cause_and_the_others_go_on() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, documents(1, &["a/1"])).await;
     listening.until(1, &[("a/1", 1)]).await;
     listening
@@ -315,7 +321,7 @@ async fn a_target_that_makes_no_sense_is_removed_with_its_cause_and_the_others_g
 
 #[tokio::test]
 async fn a_resumed_target_gets_just_what_it_missed() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, query(1, at_least(2))).await;
     listening.until(1, &[("a/2", 2), ("a/3", 3)]).await;
     let token = listening.token.clone();
@@ -349,7 +355,8 @@ async fn a_target_that_resumes_from_too_long_ago_starts_over() {
         retention: Duration::from_secs(60),
         versions: 2,
     };
-    let (_emulator, mut raw) = ready(history).await;
+    let (emulator, _) = start_ours(history).await;
+    let mut raw = filled(&emulator).await;
     let mut listening = Listening::start(&mut raw, query(1, at_least(3))).await;
     listening.until(1, &[("a/3", 3)]).await;
     let token = listening.token.clone();
@@ -366,7 +373,7 @@ async fn a_target_that_resumes_from_too_long_ago_starts_over() {
 
 #[tokio::test]
 async fn a_target_wanted_once_ends_when_it_is_current() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut target = documents(1, &["a/1"]);
     target.once = true;
     let mut listening = Listening::start(&mut raw, target).await;
@@ -399,7 +406,7 @@ fn borrow(documents: &[(String, i64)]) -> Vec<(&str, i64)> {
 
 #[tokio::test]
 async fn a_client_that_falls_far_behind_still_hears_of_every_document() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, query(1, from_a())).await;
     listening.snapshot().await.expect("open");
     // More than the connection and all queues hold.
@@ -409,7 +416,7 @@ async fn a_client_that_falls_far_behind_still_hears_of_every_document() {
 
 #[tokio::test]
 async fn a_target_added_while_commits_wait_takes_none_from_the_others() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, query(1, from_a())).await;
     listening.snapshot().await.expect("open");
     // More than the connection holds, but not more than waits for a slow client.
@@ -421,7 +428,7 @@ async fn a_target_added_while_commits_wait_takes_none_from_the_others() {
 
 #[tokio::test]
 async fn commits_arrive_in_their_order() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, documents(1, &["a/1"])).await;
     listening.snapshot().await.expect("open");
     for n in 2..=500 {
@@ -438,7 +445,8 @@ async fn commits_arrive_in_their_order() {
 
 #[tokio::test]
 async fn streams_end_when_the_emulator_stops() {
-    let (emulator, mut raw) = ready(History::default()).await;
+    let (emulator, _) = start_ours(History::default()).await;
+    let mut raw = filled(&emulator).await;
     let mut listening = Listening::start(&mut raw, documents(1, &["a/1"])).await;
     listening.snapshot().await.expect("open");
     drop(emulator);
@@ -448,10 +456,11 @@ async fn streams_end_when_the_emulator_stops() {
 
 #[tokio::test]
 async fn a_broken_stream_is_unavailable_and_another_can_be_opened() {
-    let (emulator, mut raw) = ready(History::default()).await;
+    let (emulator, faults) = start_ours(History::default()).await;
+    let mut raw = filled(&emulator).await;
     let mut listening = Listening::start(&mut raw, documents(1, &["a/1"])).await;
     listening.snapshot().await.expect("open");
-    emulator.faults.break_streams(Service::Firestore);
+    faults.break_streams(Service::Firestore);
     let broken = listening.snapshot().await.expect_err("broken");
     assert_eq!(broken.code(), Code::Unavailable);
     let mut again = Listening::start(&mut raw, documents(1, &["a/1"])).await;
@@ -460,7 +469,7 @@ async fn a_broken_stream_is_unavailable_and_another_can_be_opened() {
 
 #[tokio::test]
 async fn requests_for_another_database_end_the_stream() {
-    let (_emulator, mut raw) = ready(History::default()).await;
+    let (_emulator, mut raw) = ready().await;
     let mut listening = Listening::start(&mut raw, documents(1, &["a/1"])).await;
     listening.until(1, &[("a/1", 1)]).await;
     let mut stray = add(documents(2, &["a/1"]));

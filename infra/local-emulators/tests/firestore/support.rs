@@ -12,27 +12,62 @@ use infrachat_emulators::{
     firestore::{Config, Emulator, History},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::Channel;
+use tonic::{
+    Request, Status,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
+};
 
 pub(crate) const DATABASE: &str = "projects/emulated/databases/(default)";
 
-pub(crate) type Raw = FirestoreClient<Channel>;
+pub(crate) type Raw = FirestoreClient<InterceptedService<Channel, AsOwner>>;
+
+/// The headers that Google's clients send: their emulator wants an owner's for some calls, and the database's for `Listen`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AsOwner;
+
+impl Interceptor for AsOwner {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let headers = request.metadata_mut();
+        headers.insert("authorization", MetadataValue::from_static("Bearer owner"));
+        headers.insert(
+            "google-cloud-resource-prefix",
+            MetadataValue::from_static(DATABASE),
+        );
+        Ok(request)
+    }
+}
 
 /// Longer than anything here takes; only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An emulator that runs until dropped.
+/// A running emulator.
 pub(crate) struct Running {
     pub(crate) url: String,
-    pub(crate) faults: Faults,
-    _stop: DropGuard,
+    /// Ours runs until dropped.
+    _stop: Option<DropGuard>,
 }
 
+/// The emulator that `INFRACHAT_TEST_FIRESTORE` names, with nothing in it, else one of ours. Tests share a named one: run
+/// them one at a time.
 pub(crate) async fn start() -> Running {
-    start_with(History::default()).await
+    let Some(address) = std::env::var_os("INFRACHAT_TEST_FIRESTORE") else {
+        return start_ours(History::default()).await.0;
+    };
+    let url = format!("http://{}", address.into_string().expect("an address"));
+    for database in ["(default)", "us-west1", "asia-northeast1"] {
+        let documents =
+            format!("{url}/emulator/v1/projects/emulated/databases/{database}/documents");
+        let emptied = reqwest::Client::new().delete(documents).send().await;
+        let emptied = emptied.expect("the emulator listens");
+        assert!(emptied.status().is_success(), "{database} is not emptied");
+    }
+    Running { url, _stop: None }
 }
 
-pub(crate) async fn start_with(history: History) -> Running {
+/// One of ours, with faults on demand and as much of the past as it is told to keep.
+pub(crate) async fn start_ours(history: History) -> (Running, Faults) {
     let faults = Faults::default();
     let emulator = Emulator::bind(Config {
         address: "127.0.0.1:0".to_owned(),
@@ -44,19 +79,19 @@ pub(crate) async fn start_with(history: History) -> Running {
     let url = format!("http://{}", emulator.address());
     let stop = CancellationToken::new();
     tokio::spawn(emulator.run(stop.clone()));
-    Running {
+    let running = Running {
         url,
-        faults,
-        _stop: stop.drop_guard(),
-    }
+        _stop: Some(stop.drop_guard()),
+    };
+    (running, faults)
 }
 
 impl Running {
     /// A plain gRPC client.
     pub(crate) async fn raw(&self) -> Raw {
-        FirestoreClient::connect(self.url.clone())
-            .await
-            .expect("the emulator listens")
+        let channel = Endpoint::from_shared(self.url.clone()).expect("an address");
+        let channel = channel.connect().await.expect("the emulator listens");
+        FirestoreClient::with_interceptor(channel, AsOwner)
             .max_encoding_message_size(64 * 1024 * 1024)
     }
 
