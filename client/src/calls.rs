@@ -176,6 +176,21 @@ impl Client {
         }
     }
 
+    /// What the Switchboard of the region signed in at says about a channel, owned or not.
+    ///
+    /// # Errors
+    /// When it is refused, or not answered before the deadline.
+    pub async fn route(&self, name: &ChannelName) -> Result<switchboard::Route, ClientError> {
+        let address = &self.inner.regions[0].switchboard;
+        self.persist("asking for the route", || async {
+            let channels = std::slice::from_ref(name);
+            let routes = routes::resolve(address, &self.inner.wallet, channels).await?;
+            let route = routes.into_iter().next();
+            route.ok_or_else(|| unexpected(address, "no route"))
+        })
+        .await
+    }
+
     /// Ends the sign-in at Gatekeeper, then closes the client.
     ///
     /// # Errors

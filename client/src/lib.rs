@@ -46,7 +46,11 @@ pub use calls::{HistoryBound, NewChannel};
 pub use client::{Client, Publishing};
 pub use error::{ClientError, ErrorKind};
 pub use event::{Ack, Event, RegionAddress};
-pub use infrachat_proto::{Refusal, chat::v1::Member, switchboard::v1::ChannelSummary};
+pub use infrachat_proto::{
+    Refusal,
+    chat::v1::Member,
+    switchboard::v1::{ChannelSummary, Route},
+};
 pub use infrachat_types::{
     Channel, ChannelName, ClientMessageId, ErrorCode, Message, MessageId, SlowReaderPolicy,
     UserName, Visibility,

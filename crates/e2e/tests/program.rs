@@ -136,3 +136,115 @@ async fn exit_codes_tell_scripts_what_went_wrong() {
     .await;
     assert_eq!(status, Some(3), "the wrong password: {said}");
 }
+
+#[tokio::test]
+async fn explain_tells_who_serves_a_channel_in_each_region_and_why() {
+    let stack = TestStack::start().await;
+    let said = infrachat(
+        &stack,
+        WEST,
+        "alice",
+        &["send", "--create", "#general", "hello"],
+        "",
+    );
+    assert!(said.await.status.success());
+    let args = ["explain", "--json", "#general"];
+    let explained = infrachat(&stack, ASIA, "bob", &args, "").await;
+    assert!(explained.status.success(), "{}", text(&explained.stderr));
+    let lines = text(&explained.stdout);
+    let views: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(views.len(), 2, "{lines}");
+    assert_eq!(views[0]["region"], "asia-northeast1", "the asked one first");
+    for view in &views {
+        let region = view["region"].as_str().expect("a region");
+        let running = stack.regions.iter().find(|r| r.region.as_str() == region);
+        let shards = &running.expect("one of them").shards;
+        let owner = shards
+            .iter()
+            .find(|shard| view["shard"] == shard.shard.as_str());
+        let owner = owner.unwrap_or_else(|| panic!("a shard of {region}: {view}"));
+        assert_eq!(view["endpoint"], owner.address.to_string());
+        assert!(
+            view["reason"]
+                .as_str()
+                .expect("a reason")
+                .contains("rendezvous")
+        );
+        assert_eq!(view["exists"], true);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_canary_hears_itself_through_every_pair_of_regions() {
+    let stack = TestStack::start().await;
+    let args = ["canary", "--json", "--rounds", "5", "--every-ms", "50"];
+    let canary = infrachat(&stack, WEST, "canary", &args, "").await;
+    let lines = text(&canary.stdout);
+    assert!(canary.status.success(), "{lines}\n{}", text(&canary.stderr));
+    let pairs: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(pairs.len(), 4, "{lines}");
+    for pair in &pairs {
+        assert_eq!(
+            (&pair["sent"], &pair["heard"]),
+            (&5.into(), &5.into()),
+            "{pair}"
+        );
+        assert_eq!(
+            (&pair["lost"], &pair["duplicated"]),
+            (&0.into(), &0.into()),
+            "{pair}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_canary_says_when_something_is_lost() {
+    let stack = TestStack::start().await;
+    // The channel exists in both regions before they are cut off from each other.
+    let said = infrachat(
+        &stack,
+        WEST,
+        "alice",
+        &["send", "--create", "#canary", "hello"],
+        "",
+    );
+    assert!(said.await.status.success());
+    let heard = infrachat(
+        &stack,
+        ASIA,
+        "bob",
+        &["tail", "#canary", "--recent", "1", "--count", "1"],
+        "",
+    );
+    assert!(heard.await.status.success());
+    stack.cut();
+    let args = [
+        "canary",
+        "--json",
+        "--rounds",
+        "2",
+        "--every-ms",
+        "50",
+        "--deadline-ms",
+        "500",
+    ];
+    let canary = infrachat(&stack, WEST, "canary", &args, "").await;
+    let lines = text(&canary.stdout);
+    assert_eq!(
+        canary.status.code(),
+        Some(6),
+        "{lines}\n{}",
+        text(&canary.stderr)
+    );
+    let lost = lines
+        .lines()
+        .filter(|line| line.contains(r#""lost":2"#))
+        .count();
+    assert_eq!(lost, 2, "each region misses what the other says: {lines}");
+}

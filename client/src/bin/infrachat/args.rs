@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 use infrachat_client::{ChannelName, UserName};
@@ -14,6 +14,8 @@ Examples:
   make 2>&1 | infrachat send '#build' - --user robot say every line of standard input
   infrachat tail '#general' --user robot --json      messages as JSON lines, as they come
   infrachat replay --file 2006-06-01.txt --speed max play a logged day, and check every delivery
+  infrachat explain '#general' --user robot          who serves it in each region, and why
+  infrachat canary --user robot --rounds 10          what arrives between the regions, and how fast
 
 Passwords:
   From INFRACHAT_PASSWORD, or --password-file, or asked for on the terminal. With a server on this
@@ -28,7 +30,7 @@ Exit codes:
   3  not signed in: wrong name or password, or the sign-in was ended
   4  refused: no such channel, not a member, too large, ...
   5  unavailable: a server can't be reached, or did not do it in time
-  6  the replay's verdict is that a delivery was missing, repeated or out of order";
+  6  the verdict of replay or canary: a delivery was missing, repeated or out of order";
 
 /// InfraChat in a terminal.
 #[derive(Debug, Parser)]
@@ -101,6 +103,49 @@ pub(crate) enum Command {
     /// Play logged IRC days with one session a speaker, and check that every message reaches
     /// everybody who was there exactly once and in order.
     Replay(Replay),
+    /// Tell where a channel is served in each region, by whom, why, and how far each region's history is.
+    Explain(Explain),
+    /// Talk to oneself through every pair of regions, and report what arrives and how fast.
+    Canary(Canary),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Explain {
+    /// The channel, such as '#general' (quote it: the shell takes # for a comment).
+    pub(crate) channel: ChannelName,
+    /// Print one JSON object a region and line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Canary {
+    /// The channel to talk in; created when there is none.
+    #[arg(long, default_value = "#canary")]
+    pub(crate) channel: ChannelName,
+    /// How often each region's probe says something, in milliseconds.
+    #[arg(long = "every-ms", value_name = "MS", default_value = "1000", value_parser = millis)]
+    pub(crate) every: Duration,
+    /// A probe that is not heard so long after it was acknowledged is lost, in milliseconds.
+    #[arg(long = "deadline-ms", value_name = "MS", default_value = "30000", value_parser = millis)]
+    pub(crate) deadline: Duration,
+    /// End after this many rounds, with exit code 6 if anything was lost, repeated or out of order;
+    /// without it, go on until told to stop.
+    #[arg(long)]
+    pub(crate) rounds: Option<u64>,
+    /// The region that the canary runs in, for its metrics; by default the server's.
+    #[arg(long, env = "INFRACHAT_REGION")]
+    pub(crate) region: Option<String>,
+    /// Serve Prometheus metrics at http://HOST:PORT/metrics.
+    #[arg(long, env = "INFRACHAT_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Print each report as a JSON line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn millis(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse().map(Duration::from_millis)
 }
 
 #[derive(Debug, clap::Args)]

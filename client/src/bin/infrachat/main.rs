@@ -1,8 +1,10 @@
-//! InfraChat in a terminal: chat, send, tail, and replay a logged day.
+//! InfraChat in a terminal: chat, send, tail, replay a logged day, and look into a deployment.
 
 mod args;
+mod canary;
 mod chat;
 mod exit;
+mod explain;
 mod output;
 mod replay;
 mod send;
@@ -37,5 +39,7 @@ async fn run(args: Args) -> Result<()> {
         Command::Send(send) => send::run(&args.global, send).await,
         Command::Tail(tail) => tail::run(&args.global, tail).await,
         Command::Replay(replay) => Box::pin(replay::run(&args.global, replay)).await,
+        Command::Explain(explain) => explain::run(&args.global, explain).await,
+        Command::Canary(canary) => Box::pin(canary::run(&args.global, canary)).await,
     }
 }
