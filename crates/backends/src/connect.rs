@@ -12,11 +12,12 @@ use infrachat_identity::{
 };
 use infrachat_metadata::{FirestoreConfig, FirestoreMetadata, MemoryMetadata, Metadata};
 use infrachat_presence::{MemoryPresence, Presence, RedisPresence};
+use infrachat_redis_link::{BadTarget, RedisTarget};
 use infrachat_revocations::{SharedRevocations, StoredRevocations};
 use infrachat_types::Region;
 use tokio::net::TcpStream;
 
-use crate::{BackendOptions, BusKind, MetadataKind, Regional, StateKind};
+use crate::{BackendOptions, BusKind, MetadataKind, redis::RedisServers};
 
 /// How long an emulator may take to be there.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -40,6 +41,24 @@ pub enum ConnectError {
         /// Where it should be.
         address: String,
         /// Why it is not.
+        reason: String,
+    },
+    /// What is said of a Redis contradicts itself, or means nothing.
+    #[error("{variables}: {reason}")]
+    BadRedis {
+        /// The variables that say it.
+        variables: String,
+        /// Why.
+        reason: BadTarget,
+    },
+    /// A Redis does not let this process in.
+    #[error("the Redis at {address} ({variable}) can't be used: {reason}")]
+    Refused {
+        /// The variable that names it.
+        variable: &'static str,
+        /// Where it is.
+        address: String,
+        /// Why, and what to do about it.
         reason: String,
     },
     /// The backend can't be used as configured.
@@ -72,23 +91,9 @@ pub struct Backends {
     pub revocations: Arc<dyn Revocations>,
     /// How control events are heard.
     pub hearing: Hearing,
-    redis: Option<Redis>,
-}
-
-/// The region's Redis, and what its keys start with: regions may share one on a laptop.
-#[derive(Clone)]
-struct Redis {
-    url: String,
+    redis: Option<RedisTarget>,
+    /// What the keys start with: regions may share one Redis on a laptop.
     prefix: String,
-}
-
-impl std::fmt::Debug for Redis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the URL: it may hold a password.
-        f.debug_struct("Redis")
-            .field("prefix", &self.prefix)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Backends {
@@ -98,7 +103,8 @@ impl Backends {
     /// an emulator that is not there is one.
     ///
     /// # Errors
-    /// When something is missing or contradicts itself, or an emulator is not there.
+    /// When something is missing or contradicts itself, a Redis does not let this process in, or an
+    /// emulator is not there.
     pub async fn connect(options: &BackendOptions) -> Result<Self, ConnectError> {
         // An error means that it is settled already.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
@@ -106,59 +112,44 @@ impl Backends {
         if !options.regions.contains(&region) {
             return Err(ConnectError::NotAmongRegions(region));
         }
-        let redis = redis(options)?;
+        let redis = RedisServers::reach(options).await?;
+        let prefix = format!("infrachat:{region}");
         let stores = stores(options).await?;
         let store = stores.get(&region).cloned();
         let stored =
             StoredRevocations::new(store.ok_or(ConnectError::NotAmongRegions(region.clone()))?);
-        let (presence, revocations): (Arc<dyn Presence>, Arc<dyn Revocations>) = match &redis {
-            Some(Redis { url, prefix }) => {
-                let presence = RedisPresence::connect(url, prefix);
-                let shared = RedisRevocations::connect(url, prefix);
-                let shared = shared.map_err(|err| unusable("the revocations", err))?;
+        let (presence, revocations): (Arc<dyn Presence>, Arc<dyn Revocations>) = match &redis.state
+        {
+            Some(target) => {
+                let shared = RedisRevocations::new(target, &prefix);
                 (
-                    Arc::new(presence.map_err(|err| unusable("presence", err))?),
+                    Arc::new(RedisPresence::new(target, &prefix)),
                     Arc::new(SharedRevocations::new(shared, stored)),
                 )
             }
             None => (Arc::new(MemoryPresence::new()), Arc::new(stored)),
         };
         Ok(Self {
-            bus: bus(options).await?,
+            bus: bus(options, redis.bus).await?,
             hearing: hearing(options)?,
             region,
             stores,
             presence,
             revocations,
-            redis,
+            redis: redis.state,
+            prefix,
         })
     }
 
     /// The region's rate limits. While its Redis is away each process allows one part of every limit,
     /// of so many.
-    ///
-    /// # Errors
-    /// When the Redis can't be used.
-    pub fn limiter(&self, parts: NonZeroU32) -> Result<Arc<dyn RateLimiter>, ConnectError> {
-        let Some(Redis { url, prefix }) = &self.redis else {
-            return Ok(Arc::new(MemoryLimiter::new()));
+    #[must_use]
+    pub fn limiter(&self, parts: NonZeroU32) -> Arc<dyn RateLimiter> {
+        let Some(target) = &self.redis else {
+            return Arc::new(MemoryLimiter::new());
         };
-        let shared =
-            RedisLimiter::connect(url, prefix).map_err(|err| unusable("the rate limits", err))?;
-        Ok(Arc::new(FallbackLimiter::new(shared, parts)))
-    }
-}
-
-fn redis(options: &BackendOptions) -> Result<Option<Redis>, ConnectError> {
-    match (options.state, &options.redis_url) {
-        (StateKind::Memory, _) => Ok(None),
-        (StateKind::Redis, Some(url)) => Ok(Some(Redis {
-            url: url.clone(),
-            prefix: format!("infrachat:{}", options.region),
-        })),
-        (StateKind::Redis, None) => Err(ConnectError::Missing(
-            "--state redis needs --redis-url (REDIS_URL): where this region's Redis is".to_owned(),
-        )),
+        let shared = RedisLimiter::new(target, &self.prefix);
+        Arc::new(FallbackLimiter::new(shared, parts))
     }
 }
 
@@ -208,7 +199,10 @@ async fn stores(
     Ok(stores)
 }
 
-async fn bus(options: &BackendOptions) -> Result<Arc<dyn EventBus>, ConnectError> {
+async fn bus(
+    options: &BackendOptions,
+    redis: BTreeMap<String, RedisTarget>,
+) -> Result<Arc<dyn EventBus>, ConnectError> {
     match options.bus {
         BusKind::Memory => {
             let fabric = MemoryFabric::new(FabricConfig::default());
@@ -236,26 +230,9 @@ async fn bus(options: &BackendOptions) -> Result<Arc<dyn EventBus>, ConnectError
                 connecting.map_err(|err| unusable("Pub/Sub", err))?,
             ))
         }
-        BusKind::RedisStreams => {
-            let urls = options.bus_redis_urls.clone();
-            let urls = urls.or_else(|| options.redis_url.clone().map(Regional::All));
-            let missing = |region: &Region| {
-                ConnectError::Missing(format!(
-                    "--bus redis-streams needs --bus-redis-urls with the Redis of {region}, or --redis-url for all regions"
-                ))
-            };
-            let mut by_region = BTreeMap::new();
-            for region in &options.regions {
-                let url = urls.as_ref().and_then(|urls| urls.of(region));
-                let url = url.ok_or_else(|| missing(region))?;
-                by_region.insert(region.to_string(), url.to_owned());
-            }
-            let config = RedisStreamsConfig::new(by_region);
-            let connecting = RedisStreamsBus::connect(config);
-            Ok(Arc::new(
-                connecting.map_err(|err| unusable("the bus", err))?,
-            ))
-        }
+        BusKind::RedisStreams => Ok(Arc::new(RedisStreamsBus::new(RedisStreamsConfig::new(
+            redis,
+        )))),
     }
 }
 

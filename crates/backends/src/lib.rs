@@ -3,8 +3,9 @@
 
 mod connect;
 mod options;
+mod redis;
 mod regional;
 
 pub use connect::{Backends, ConnectError};
-pub use options::{BackendOptions, BusKind, MetadataKind, StateKind, VerifierOptions};
+pub use options::{BackendOptions, BusKind, MetadataKind, RedisAuth, StateKind, VerifierOptions};
 pub use regional::{BadRegional, Regional};

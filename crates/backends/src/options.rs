@@ -1,6 +1,6 @@
 //! What can be set, the same for every service program.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use clap::{Args, ValueEnum};
 use infrachat_identity::{BadIssuerUrl, RemoteKeys, TokenVerifier};
@@ -35,6 +35,15 @@ pub enum StateKind {
     Memory,
     /// The region's Redis or Valkey.
     Redis,
+}
+
+/// How a Redis knows who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RedisAuth {
+    /// By the user and the password in the URL, if there are any.
+    Url,
+    /// By access tokens of the process's Google Cloud identity, as Memorystore does.
+    Iam,
 }
 
 /// What a service program stands on.
@@ -81,6 +90,14 @@ pub struct BackendOptions {
     /// This region's Redis or Valkey: "redis://…", or "rediss://…" for TLS.
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
+    /// How Redis knows who calls: by the user and password of the URL, if it has any, or by access
+    /// tokens of this process's Google Cloud identity, as Memorystore does. Tokens need "rediss://".
+    #[arg(long, env = "INFRACHAT_REDIS_AUTH", default_value = "url")]
+    pub redis_auth: RedisAuth,
+    /// A file with the certificate authorities, PEM, that may sign Redis's certificate; by default
+    /// those of the system.
+    #[arg(long, env = "INFRACHAT_REDIS_CA", value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
     /// With the bus redis-streams: the Redis of each region, "region=url,…"; by default all regions
     /// use this region's.
     #[arg(

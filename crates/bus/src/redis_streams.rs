@@ -27,6 +27,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use infrachat_redis_link::RedisTarget;
 use parking_lot::Mutex;
 
 use self::{
@@ -38,9 +39,8 @@ use crate::{BusError, ConsumeLimits, Consumer, Event, EventBus, Subscription, To
 /// Where the streams are.
 #[derive(Debug, Clone)]
 pub struct RedisStreamsConfig {
-    /// The Redis of each region: `redis://…`, or `rediss://…` for TLS, whose certificates are
-    /// checked against those of the system, or of `SSL_CERT_FILE`. Regions may share one.
-    pub urls: BTreeMap<String, String>,
+    /// The Redis of each region. Regions may share one.
+    pub regions: BTreeMap<String, RedisTarget>,
     /// What the keys start with.
     pub prefix: String,
     /// How long a publish may be tried, 5 s by default. Its answer may take 2 s longer.
@@ -53,9 +53,9 @@ pub struct RedisStreamsConfig {
 impl RedisStreamsConfig {
     /// With the defaults.
     #[must_use]
-    pub fn new(urls: BTreeMap<String, String>) -> Self {
+    pub fn new(regions: BTreeMap<String, RedisTarget>) -> Self {
         Self {
-            urls,
+            regions,
             prefix: "infrachat".to_owned(),
             publish_deadline: Duration::from_secs(5),
             lease: Duration::from_secs(8),
@@ -78,24 +78,18 @@ struct Shared {
 
 impl RedisStreamsBus {
     /// Connects by itself, to each region when it is first needed and after every loss; no Redis
-    /// needs to be there yet. Call it within a Tokio runtime.
-    ///
-    /// # Errors
-    /// When a URL can't be understood.
-    pub fn connect(config: RedisStreamsConfig) -> Result<Self, BusError> {
-        let connect = |(region, url): (&String, &String)| {
-            let redis = Redis::new(url)
-                .map_err(|err| BusError::Unavailable(format!("the Redis of {region}: {err}")))?;
-            Ok((region.clone(), Arc::new(redis)))
-        };
-        let regions = config.urls.iter().map(connect).collect::<Result<_, _>>()?;
-        Ok(Self {
+    /// needs to be there yet.
+    #[must_use]
+    pub fn new(config: RedisStreamsConfig) -> Self {
+        let regions = config.regions.iter();
+        let regions = regions.map(|(region, redis)| (region.clone(), Arc::new(Redis::new(redis))));
+        Self {
             shared: Arc::new(Shared {
+                regions: regions.collect(),
                 config,
-                regions,
                 publishers: Mutex::default(),
             }),
-        })
+        }
     }
 
     fn redis(&self, topic: &Topic) -> Result<Arc<Redis>, BusError> {

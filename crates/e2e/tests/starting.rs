@@ -1,12 +1,9 @@
 //! What the programs say when they can't start, and what they do when something is away.
 #![allow(clippy::expect_used)]
 
-use std::{
-    process::{Output, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 
-use infrachat_e2e::{code, eventually, programs};
+use infrachat_e2e::{code, eventually, programs, refusal};
 use infrachat_proto::gatekeeper::v1::{
     RegisterRequest, gatekeeper_service_client::GatekeeperServiceClient,
 };
@@ -80,18 +77,7 @@ impl Ground {
 
 /// Runs a program that must end by itself, and not well.
 async fn fails(service: &Service) -> String {
-    let running = Command::new(&service.program)
-        .args(&service.args)
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let ended = tokio::time::timeout(AT_LAST, running).await;
-    let Output { status, stderr, .. } = ended.expect("ends by itself").expect("runs");
-    let said = String::from_utf8_lossy(&stderr).into_owned();
-    assert!(!status.success(), "it did not refuse: {said}");
-    assert!(!said.contains("backtrace"), "not for people: {said}");
-    said
+    refusal(Command::new(&service.program).args(&service.args)).await
 }
 
 fn without(mut service: Service, flag: &str) -> Service {

@@ -7,7 +7,6 @@ mod jwks_client;
 mod keys;
 pub mod limits;
 mod passwords;
-mod redis;
 mod refresh;
 pub mod revocation;
 mod tokens;
@@ -18,10 +17,12 @@ pub use limits::{
     FallbackLimiter, LimitsUnavailable, MemoryLimiter, Quota, RateLimiter, RedisLimiter, RetryAfter,
 };
 pub use passwords::{PasswordError, Passwords, check_policy};
-pub use redis::BadRedisUrl;
 pub use refresh::{BadRefreshToken, RefreshToken};
 pub use revocation::{
     MemoryRevocations, RedisRevocations, Revocation, Revocations, RevocationsUnavailable,
 };
 pub use secrecy::{ExposeSecret, SecretString};
 pub use tokens::{AccessToken, Claims, SigningFailed, TokenError, TokenIssuer, TokenVerifier};
+
+/// How long one answer of Redis may take, connecting included.
+const REDIS_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);

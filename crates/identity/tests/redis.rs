@@ -5,6 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use infrachat_identity::{
     FallbackLimiter, Quota, RateLimiter, RedisLimiter, RedisRevocations, Revocation,
 };
+use infrachat_redis_link::RedisTarget;
 use infrachat_test_services::RedisServer;
 use infrachat_types::{TokenFamilyId, UserName, unix_millis};
 use tokio::time::timeout;
@@ -13,6 +14,10 @@ const LONG: Duration = Duration::from_secs(30);
 
 async fn server() -> RedisServer {
     RedisServer::start().await.expect("a server of our own")
+}
+
+fn target(server: &RedisServer) -> RedisTarget {
+    RedisTarget::new(&server.url).expect("the URL is good")
 }
 
 async fn ask<T: redis::FromRedisValue>(server: &RedisServer, command: &mut redis::Cmd) -> T {
@@ -39,7 +44,7 @@ mod revocations {
     use super::*;
 
     fn connect(server: &RedisServer) -> RedisRevocations {
-        RedisRevocations::connect(&server.url, "p").expect("the URL is good")
+        RedisRevocations::new(&target(server), "p")
     }
 
     fn revocation(family: &str, forget_in: i64) -> Revocation {
@@ -271,7 +276,6 @@ mod revocations {
         assert!(told.expect("an answer comes").is_err());
         let filled = timeout(LONG, fill(&revocations, &given)).await;
         assert!(filled.expect("an answer comes").is_err());
-        assert!(RedisRevocations::connect("http://nowhere", "p").is_err());
     }
 }
 
@@ -281,7 +285,7 @@ mod limits {
     use super::*;
 
     fn connect(server: &RedisServer, parts: u32) -> FallbackLimiter {
-        let shared = RedisLimiter::connect(&server.url, "p").expect("the URL is good");
+        let shared = RedisLimiter::new(&target(server), "p");
         FallbackLimiter::new(shared, NonZeroU32::new(parts).expect("not zero"))
     }
 

@@ -13,7 +13,6 @@
 //! Every key has a time to live, an hour beyond its last seat: what no sweeper took by then goes
 //! untold.
 
-mod link;
 mod scripts;
 
 use std::{
@@ -23,13 +22,16 @@ use std::{
     time::Duration,
 };
 
-use ::redis::ScriptInvocation;
+use ::redis::{FromRedisValue, ScriptInvocation};
 use async_trait::async_trait;
+use infrachat_redis_link::{RedisLink, RedisTarget};
 use infrachat_types::{ChannelName, Region, SessionId, UserName};
 
-use self::{link::Link, scripts::Scripts};
+use self::scripts::Scripts;
 use crate::{Change, Presence, PresenceError, Present, Seat};
 
+/// How long one answer may take, connecting included.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How many slots there are: part of the format of what is stored.
 const SLOTS: usize = 16;
 /// At most so many seats or names are handled by one script, which holds up all other clients.
@@ -41,7 +43,7 @@ const CHUNK: usize = 200;
 /// do may have been done, and what it meant for the users is then told to nobody; who is listed and
 /// counted is right all the same.
 pub struct RedisPresence {
-    link: Link,
+    link: RedisLink,
     prefix: String,
     scripts: Scripts,
     /// Where the next sweep starts, so that no slot waits for the others.
@@ -49,21 +51,25 @@ pub struct RedisPresence {
 }
 
 impl RedisPresence {
-    /// Presence in the Redis at `redis://…`, or over TLS at `rediss://…`, under keys that start with
-    /// the prefix. Certificates are checked against those of the system, or of `SSL_CERT_FILE`.
-    ///
-    /// It connects by itself, now and after every loss, and needs no Redis to be there yet. Call it
-    /// within a Tokio runtime.
-    ///
-    /// # Errors
-    /// When the URL can't be understood.
-    pub fn connect(url: &str, prefix: &str) -> Result<Self, PresenceError> {
-        Ok(Self {
-            link: Link::new(url)?,
+    /// Presence in a Redis, under keys that start with the prefix. It connects by itself, at the first
+    /// call and after every loss, and needs no Redis to be there yet.
+    #[must_use]
+    pub fn new(redis: &RedisTarget, prefix: &str) -> Self {
+        Self {
+            link: RedisLink::new(redis, PATIENCE),
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
             turn: AtomicUsize::new(0),
-        })
+        }
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, PresenceError> {
+        let mut link = self.link.clone();
+        let answer = self.link.in_time(call.invoke_async(&mut link)).await;
+        answer.map_err(|err| PresenceError(err.to_string()))
     }
 
     fn index(&self, slot: usize) -> String {
@@ -88,7 +94,7 @@ impl RedisPresence {
             for (channel, seat) in chunk {
                 add(&mut call, channel, seat);
             }
-            let answers: Vec<bool> = self.link.run(&call).await?;
+            let answers: Vec<bool> = self.run(&call).await?;
             let by_seat = chunk.iter().zip(answers);
             came.extend(
                 by_seat
@@ -106,7 +112,7 @@ impl RedisPresence {
     ) -> Result<Vec<(ChannelName, Seat, Change)>, PresenceError> {
         let mut call = self.scripts.sweep.key(self.index(slot));
         call.arg(limit.min(CHUNK));
-        let swept: Vec<(String, bool)> = self.link.run(&call).await?;
+        let swept: Vec<(String, bool)> = self.run(&call).await?;
         // What can't be read was not written here, and is nobody's seat.
         Ok(swept
             .iter()
@@ -174,14 +180,14 @@ impl Presence for RedisPresence {
         let mut call = self.scripts.take.key(self.index_of(channel));
         call.arg(millis(ttl));
         add(&mut call, channel, seat);
-        let came: Vec<bool> = self.link.run(&call).await?;
+        let came: Vec<bool> = self.run(&call).await?;
         Ok(change(came == [true], Change::Came))
     }
 
     async fn give_up(&self, channel: &ChannelName, seat: &Seat) -> Result<Change, PresenceError> {
         let mut call = self.scripts.give_up.key(self.index_of(channel));
         add(&mut call, channel, seat);
-        let went = self.link.run(&call).await?;
+        let went = self.run(&call).await?;
         Ok(change(went, Change::Went))
     }
 
@@ -213,7 +219,7 @@ impl Presence for RedisPresence {
             let asked = (limit - here.len()).min(CHUNK);
             let mut call = self.scripts.list.key(self.index_of(channel));
             call.arg(channel.as_str()).arg(&from).arg(asked);
-            let page: Vec<(String, Vec<String>)> = self.link.run(&call).await?;
+            let page: Vec<(String, Vec<String>)> = self.run(&call).await?;
             here.extend(page.iter().filter_map(|(user, seats)| present(user, seats)));
             match page.last() {
                 Some((last, _)) if page.len() == asked => from = format!("({last}"),
@@ -226,7 +232,7 @@ impl Presence for RedisPresence {
     async fn count(&self, channel: &ChannelName) -> Result<usize, PresenceError> {
         let mut call = self.scripts.count.key(self.index_of(channel));
         call.arg(channel.as_str());
-        self.link.run(&call).await
+        self.run(&call).await
     }
 
     async fn sweep(&self, limit: usize) -> Result<Vec<(ChannelName, Seat, Change)>, PresenceError> {

@@ -1,13 +1,15 @@
 //! Real services that tests start for themselves, each on a port and in a directory of its own.
 
+mod certificates;
 mod firestore;
 mod link;
 mod process;
 mod pubsub;
 mod redis_server;
 
+pub use certificates::{Authority, Certificate};
 pub use firestore::FirestoreEmulator;
 pub use link::Link;
 pub use process::EmulatorError;
 pub use pubsub::PubsubEmulator;
-pub use redis_server::{RedisServer, StartError};
+pub use redis_server::{RedisGuard, RedisServer, StartError};

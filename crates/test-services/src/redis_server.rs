@@ -3,17 +3,24 @@
 use std::{
     io::ErrorKind,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use redis::{Cmd, FromRedisValue, RedisResult, aio::MultiplexedConnection};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
+
+use crate::Certificate;
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often another port is tried, when somebody else took the one that was free.
 const ATTEMPTS: usize = 10;
+
+/// The user of tests: it needs no password, so that the other users' may change.
+const OPERATOR: &str = "operator";
 
 /// Why there is no server to test against. A test fails by it: it never passes untested.
 #[derive(Debug, thiserror::Error)]
@@ -29,16 +36,26 @@ pub enum StartError {
     Silent(String),
 }
 
+/// What a server asks of those who call, and shows them.
+#[derive(Debug, Clone, Default)]
+pub struct RedisGuard {
+    /// The password of the user `default`.
+    pub password: Option<String>,
+    /// What it shows: it is reached over TLS then, and not otherwise.
+    pub certificate: Option<Certificate>,
+}
+
 /// A running server with nothing in it, killed when this is dropped.
 ///
 /// It writes every change to its append-only file, so that [`RedisServer::start_again`] finds what
 /// was there before [`RedisServer::stop`].
 #[derive(Debug)]
 pub struct RedisServer {
-    /// How to reach it: `redis://127.0.0.1:<port>`.
+    /// How to reach it: `redis://127.0.0.1:<port>`, or `rediss://…`, without a password.
     pub url: String,
     port: u16,
     cluster: bool,
+    guard: RedisGuard,
     process: Child,
     directory: TempDir,
 }
@@ -49,7 +66,7 @@ impl RedisServer {
     /// # Errors
     /// When it is not installed or does not come up.
     pub async fn start() -> Result<Self, StartError> {
-        Self::start_as(false).await
+        Self::start_as(false, RedisGuard::default()).await
     }
 
     /// Starts one that is the only node of a cluster: it refuses scripts whose keys are in more than
@@ -58,20 +75,33 @@ impl RedisServer {
     /// # Errors
     /// When it is not installed or does not come up.
     pub async fn start_cluster() -> Result<Self, StartError> {
-        Self::start_as(true).await
+        Self::start_as(true, RedisGuard::default()).await
     }
 
-    async fn start_as(cluster: bool) -> Result<Self, StartError> {
+    /// Starts one that asks for a password, or is reached over TLS, or both.
+    ///
+    /// # Errors
+    /// When it is not installed or does not come up.
+    pub async fn start_guarded(guard: RedisGuard) -> Result<Self, StartError> {
+        Self::start_as(false, guard).await
+    }
+
+    async fn start_as(cluster: bool, guard: RedisGuard) -> Result<Self, StartError> {
+        let scheme = match guard.certificate {
+            Some(_) => "rediss",
+            None => "redis",
+        };
         let mut attempt = 0;
         loop {
             attempt += 1;
             let directory = tempfile::tempdir()?;
             let port = free_port()?;
-            let process = spawn(port, cluster, &directory)?;
+            let process = spawn(port, cluster, &guard, &directory)?;
             let mut server = Self {
-                url: format!("redis://127.0.0.1:{port}"),
+                url: format!("{scheme}://127.0.0.1:{port}"),
                 port,
                 cluster,
+                guard: guard.clone(),
                 process,
                 directory,
             };
@@ -98,7 +128,7 @@ impl RedisServer {
     /// # Errors
     /// When it does not come up.
     pub async fn start_again(&mut self) -> Result<(), StartError> {
-        self.process = spawn(self.port, self.cluster, &self.directory)?;
+        self.process = spawn(self.port, self.cluster, &self.guard, &self.directory)?;
         self.wait().await
     }
 
@@ -118,13 +148,54 @@ impl RedisServer {
     /// # Errors
     /// When it does not answer.
     pub async fn empty(&self) -> Result<(), StartError> {
-        let flush = async {
-            let client = redis::Client::open(self.url.as_str())?;
-            let mut connection = client.get_multiplexed_async_connection().await?;
-            redis::cmd("FLUSHALL").query_async(&mut connection).await
-        };
-        let flushed: redis::RedisResult<()> = flush.await;
-        flushed.map_err(|err| StartError::Silent(err.to_string()))
+        self.command(&redis::cmd("FLUSHALL")).await
+    }
+
+    async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StartError> {
+        let answer = self.ask(command).await;
+        answer.map_err(|err| StartError::Silent(err.to_string()))
+    }
+
+    /// Changes the password of the user `default`. Whoever is connected stays.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn set_password(&self, password: &str) -> Result<(), StartError> {
+        let mut set = redis::cmd("ACL");
+        set.arg(&["SETUSER", "default", "resetpass"]);
+        self.command(set.arg(format!(">{password}"))).await
+    }
+
+    /// Closes all connections to it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn hang_up(&self) -> Result<(), StartError> {
+        let mut kill = redis::cmd("CLIENT");
+        kill.arg(&["KILL", "USER", "default"]);
+        let _killed: usize = self.command(&kill).await?;
+        Ok(())
+    }
+
+    /// A connection of somebody who may do anything.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn operator(&self) -> Result<MultiplexedConnection, StartError> {
+        let connected = self.connect().await;
+        connected.map_err(|err| StartError::Silent(err.to_string()))
+    }
+
+    /// By its socket, where neither password nor TLS is in the way.
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let socket = socket(&self.directory);
+        let url = format!("unix://{}?user={OPERATOR}&pass=any", socket.display());
+        let client = redis::Client::open(url)?;
+        client.get_multiplexed_async_connection().await
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
+        command.query_async(&mut self.connect().await?).await
     }
 
     async fn wait(&mut self) -> Result<(), StartError> {
@@ -142,34 +213,19 @@ impl RedisServer {
             .unwrap_or_else(|_| Err(StartError::Silent(self.log())))
     }
 
-    /// Whether this process, and not another on the same port, answers.
     async fn answers(&self) -> bool {
-        let ask = async {
-            let client = redis::Client::open(self.url.as_str())?;
-            let mut connection = client.get_multiplexed_async_connection().await?;
-            let info: String = redis::cmd("INFO")
-                .arg("server")
-                .query_async(&mut connection)
-                .await?;
-            if !info.contains(&format!("process_id:{}\r", self.process.id())) {
-                return Ok(false);
-            }
-            if !self.cluster {
-                return Ok(true);
-            }
-            // The second time it answers that they are taken.
-            let _: redis::RedisResult<()> = redis::cmd("CLUSTER")
-                .arg(&["ADDSLOTSRANGE", "0", "16383"])
-                .query_async(&mut connection)
-                .await;
-            let state: String = redis::cmd("CLUSTER")
-                .arg("INFO")
-                .query_async(&mut connection)
-                .await?;
-            Ok(state.contains("cluster_state:ok"))
-        };
-        let answer: redis::RedisResult<bool> = ask.await;
-        answer.unwrap_or(false)
+        if self.ask::<String>(&redis::cmd("PING")).await.is_err() {
+            return false;
+        }
+        if !self.cluster {
+            return true;
+        }
+        let mut slots = redis::cmd("CLUSTER");
+        slots.arg(&["ADDSLOTSRANGE", "0", "16383"]);
+        // The second time it answers that they are taken.
+        let _: RedisResult<()> = self.ask(&slots).await;
+        let state: RedisResult<String> = self.ask(redis::cmd("CLUSTER").arg("INFO")).await;
+        state.is_ok_and(|state| state.contains("cluster_state:ok"))
     }
 
     fn log(&self) -> String {
@@ -192,16 +248,45 @@ fn free_port() -> Result<u16, StartError> {
     Ok(listener.local_addr()?.port())
 }
 
-fn spawn(port: u16, cluster: bool, directory: &TempDir) -> Result<Child, StartError> {
+fn socket(directory: &TempDir) -> PathBuf {
+    directory.path().join("socket")
+}
+
+fn spawn(
+    port: u16,
+    cluster: bool,
+    guard: &RedisGuard,
+    directory: &TempDir,
+) -> Result<Child, StartError> {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(directory.path().join("log"))?;
-    let spawned = Command::new("redis-server")
-        .arg("--port")
-        .arg(port.to_string())
+    let mut server = Command::new("redis-server");
+    match &guard.certificate {
+        None => server.args(["--port", &port.to_string()]),
+        Some(Certificate { pem, key }) => {
+            let [shown, secret] = ["certificate", "key"].map(|name| directory.path().join(name));
+            std::fs::write(&shown, pem)?;
+            std::fs::write(&secret, key)?;
+            server
+                .args(["--port", "0", "--tls-port", &port.to_string()])
+                .args(["--tls-auth-clients", "no"])
+                .arg("--tls-cert-file")
+                .arg(shown)
+                .arg("--tls-key-file")
+                .arg(secret)
+        }
+    };
+    if let Some(password) = &guard.password {
+        server.args(["--requirepass", password]);
+    }
+    let spawned = server
         .arg("--dir")
         .arg(directory.path())
+        .arg("--unixsocket")
+        .arg(socket(directory))
+        .args(["--user", OPERATOR, "on", "nopass", "~*", "&*", "+@all"])
         .args(["--bind", "127.0.0.1", "--save", ""])
         .args(["--appendonly", "yes", "--appendfsync", "no"])
         .args(["--cluster-enabled", if cluster { "yes" } else { "no" }])

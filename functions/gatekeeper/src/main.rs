@@ -47,7 +47,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let keys = keys(&options)?;
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {
-        limiter: backends.limiter(options.gatekeepers)?,
+        limiter: backends.limiter(options.gatekeepers),
         region: backends.region,
         stores: backends.stores,
         bus: backends.bus,

@@ -3,22 +3,14 @@
 
 use std::{fmt, future::Future, time::Duration};
 
-use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo as _, RedisError, RedisResult, Script, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
-    io::tcp::TcpSettings,
-};
-use tokio::time::timeout;
+use infrachat_redis_link::{RedisLink, RedisTarget};
+use redis::{RedisError, RedisResult, Script, Value, aio::MultiplexedConnection};
 
 use super::entry::{RawEntry, StreamId};
 use crate::{BusError, Event};
 
 /// How long one answer may take, reconnecting included.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest pause between two attempts to connect.
-const RETRY: Duration = Duration::from_secs(1);
-/// After so long without a sign of the other side, a connection counts as lost.
-const DEAD: Duration = Duration::from_secs(5);
 /// How long the server waits for an entry before it says that none came.
 const BLOCK: Duration = Duration::from_secs(5);
 /// The one name under which consumers read: whoever holds the lease is the active one.
@@ -130,8 +122,7 @@ impl From<RedisError> for Failure {
 
 /// One region's Redis.
 pub(super) struct Redis {
-    client: Client,
-    shared: ConnectionManager,
+    link: RedisLink,
     publish: Script,
     take: Script,
     release: Script,
@@ -173,24 +164,19 @@ pub(super) struct Batch {
 
 impl Redis {
     /// Connects by itself, now and after every loss.
-    pub(super) fn new(url: &str) -> RedisResult<Self> {
-        let settings = TcpSettings::default()
-            .set_nodelay(true)
-            .set_user_timeout(DEAD);
-        let client = Client::open(url.into_connection_info()?.set_tcp_settings(settings))?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(PATIENCE))
-            .set_connection_timeout(Some(PATIENCE))
-            .set_max_delay(RETRY);
-        Ok(Self {
-            shared: ConnectionManager::new_lazy_with_config(client.clone(), config)?,
-            client,
+    pub(super) fn new(target: &RedisTarget) -> Self {
+        Self {
+            link: RedisLink::new(target, PATIENCE),
             publish: Script::new(PUBLISH),
             take: Script::new(TAKE),
             release: Script::new(RELEASE),
             read: Script::new(READ),
             trim: Script::new(TRIM),
-        })
+        }
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = RedisResult<T>>) -> Result<T, Failure> {
+        Ok(self.link.in_time(call).await?)
     }
 
     /// Makes the stream and the group exist.
@@ -202,8 +188,8 @@ impl Redis {
             .arg(&place.group)
             .arg("$")
             .arg("MKSTREAM");
-        let mut connection = self.shared.clone();
-        match in_time(create.exec_async(&mut connection)).await {
+        let mut link = self.link.clone();
+        match self.in_time(create.exec_async(&mut link)).await {
             Err(Failure::Away(why)) if why.contains("BUSYGROUP") => Ok(()),
             done => done,
         }
@@ -213,8 +199,8 @@ impl Redis {
     pub(super) async fn look_up(&self, place: &Place) -> Result<(), Failure> {
         let mut ask = redis::cmd("XPENDING");
         ask.arg(&place.stream).arg(&place.group);
-        let mut connection = self.shared.clone();
-        in_time(ask.exec_async(&mut connection)).await
+        let mut link = self.link.clone();
+        self.in_time(ask.exec_async(&mut link)).await
     }
 
     /// Adds all the events, in order, or none of them.
@@ -223,8 +209,8 @@ impl Redis {
         for event in events {
             super::entry::add(&mut call, event);
         }
-        let mut connection = self.shared.clone();
-        let added: bool = in_time(call.invoke_async(&mut connection)).await?;
+        let mut link = self.link.clone();
+        let added: bool = self.in_time(call.invoke_async(&mut link)).await?;
         if added { Ok(()) } else { Err(Failure::Missing) }
     }
 
@@ -237,8 +223,8 @@ impl Redis {
     ) -> Result<Taken, Failure> {
         let mut call = self.take.key(&place.lease);
         call.arg(who).arg(token.text).arg(millis(token.lease));
-        let mut connection = self.shared.clone();
-        let taken: u8 = in_time(call.invoke_async(&mut connection)).await?;
+        let mut link = self.link.clone();
+        let taken: u8 = self.in_time(call.invoke_async(&mut link)).await?;
         Ok(match taken {
             0 => Taken::Others,
             1 => Taken::Anew,
@@ -249,8 +235,8 @@ impl Redis {
     pub(super) async fn release(&self, place: &Place, who: &str) -> Result<(), Failure> {
         let mut call = self.release.key(&place.lease);
         call.arg(who);
-        let mut connection = self.shared.clone();
-        in_time(call.invoke_async(&mut connection)).await
+        let mut link = self.link.clone();
+        self.in_time(call.invoke_async(&mut link)).await
     }
 
     /// Renews the lease and reads: `>` what no consumer was given, else what was given and not
@@ -270,8 +256,8 @@ impl Redis {
             .arg(ACTIVE)
             .arg(count)
             .arg(from);
-        let mut connection = self.shared.clone();
-        let answer = in_time(call.invoke_async(&mut connection)).await?;
+        let mut link = self.link.clone();
+        let answer = self.in_time(call.invoke_async(&mut link)).await?;
         let (held, entries, newest): (bool, Vec<RawEntry>, Option<String>) = answer;
         Ok(held.then(|| Batch {
             entries,
@@ -285,25 +271,19 @@ impl Redis {
         for id in ids {
             call.arg(id.to_string());
         }
-        let mut connection = self.shared.clone();
-        in_time(call.exec_async(&mut connection)).await
+        let mut link = self.link.clone();
+        self.in_time(call.exec_async(&mut link)).await
     }
 
     pub(super) async fn trim(&self, stream: &str) -> Result<(), Failure> {
         let call = self.trim.key(stream);
-        let mut connection = self.shared.clone();
-        in_time(call.invoke_async(&mut connection)).await
+        let mut link = self.link.clone();
+        self.in_time(call.invoke_async(&mut link)).await
     }
 
     /// A connection on which a wait holds nobody else up.
     pub(super) async fn connect(&self) -> Result<MultiplexedConnection, Failure> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(BLOCK + PATIENCE));
-        let connect = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        Ok(connect.await?)
+        Ok(self.link.separate(BLOCK + PATIENCE).await?)
     }
 }
 
@@ -323,13 +303,6 @@ pub(super) async fn arrival(
         .arg(after.to_string());
     let came: Value = wait.query_async(&mut connection).await?;
     Ok(came != Value::Nil)
-}
-
-async fn in_time<T>(call: impl Future<Output = RedisResult<T>>) -> Result<T, Failure> {
-    match timeout(PATIENCE, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Failure::Away("Redis did not answer in time".to_owned())),
-    }
 }
 
 fn millis(time: Duration) -> u64 {

@@ -11,6 +11,7 @@ use infrachat_identity::{FallbackLimiter, RedisLimiter, RedisRevocations};
 use infrachat_local::{LocalConfig, RegionParts};
 use infrachat_metadata::{FirestoreConfig, FirestoreMetadata};
 use infrachat_presence::RedisPresence;
+use infrachat_redis_link::RedisTarget;
 use infrachat_revocations::{SharedRevocations, StoredRevocations};
 use infrachat_test_services::{FirestoreEmulator, Link, PubsubEmulator, RedisServer};
 use infrachat_types::Region;
@@ -38,6 +39,10 @@ enum Bus {
     Pubsub(PubsubEmulator),
     /// One Redis a region.
     RedisStreams(BTreeMap<Region, RedisServer>),
+}
+
+fn redis(url: &str) -> RedisTarget {
+    RedisTarget::new(url).expect("a good URL")
 }
 
 impl Bus {
@@ -113,13 +118,13 @@ impl External {
                 Arc::new(PubsubBus::connect(config).await.expect("connects"))
             }
             Bus::RedisStreams(_) => {
-                let url = |(to, address)| (to, format!("redis://{address}"));
+                let target = |(to, address)| (to, redis(&format!("redis://{address}")));
                 let config = RedisStreamsConfig {
                     // What a stopped shard had comes back in a test's time.
                     lease: Duration::from_secs(4),
-                    ..RedisStreamsConfig::new(addresses.map(url).collect())
+                    ..RedisStreamsConfig::new(addresses.map(target).collect())
                 };
-                Arc::new(RedisStreamsBus::connect(config).expect("connects"))
+                Arc::new(RedisStreamsBus::new(config))
             }
         }
     }
@@ -141,19 +146,19 @@ impl External {
 
     pub(super) async fn parts(&self, region: &Region) -> RegionParts {
         let prefix = format!("infrachat:{region}");
-        let url = &self.redis.url;
+        let redis = redis(&self.redis.url);
         let config = FirestoreConfig {
             emulator: Some(self.firestore.address.clone()),
             ..FirestoreConfig::new(PROJECT, region.as_str())
         };
-        let limits = RedisLimiter::connect(url, &prefix).expect("a good URL");
+        let limits = RedisLimiter::new(&redis, &prefix);
         let store = Arc::new(FirestoreMetadata::connect(config).await.expect("connects"));
         let stored = StoredRevocations::new(store.clone());
-        let shared = RedisRevocations::connect(url, &prefix).expect("a good URL");
+        let shared = RedisRevocations::new(&redis, &prefix);
         RegionParts {
             store,
             bus: self.bus(region).await,
-            presence: Arc::new(RedisPresence::connect(url, &prefix).expect("a good URL")),
+            presence: Arc::new(RedisPresence::new(&redis, &prefix)),
             limiter: Arc::new(FallbackLimiter::new(limits, NonZeroU32::MIN)),
             revocations: Arc::new(SharedRevocations::new(shared, stored)),
             hearing: self.hearing(),

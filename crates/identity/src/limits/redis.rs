@@ -2,10 +2,11 @@
 
 use std::{fmt, time::Duration};
 
+use infrachat_redis_link::{RedisLink, RedisTarget};
 use redis::Script;
 
 use super::{Quota, RetryAfter};
-use crate::redis::{BadRedisUrl, Link, in_time};
+use crate::REDIS_PATIENCE;
 
 /// The key; the time for one, in microseconds, and how many at once. Answers how long to wait, in
 /// microseconds, 0 when it is allowed.
@@ -33,26 +34,21 @@ pub struct LimitsUnavailable(pub String);
 /// It only says so when Redis is away: [`FallbackLimiter`](super::FallbackLimiter) is the
 /// [`RateLimiter`](super::RateLimiter) that then decides by itself.
 pub struct RedisLimiter {
-    link: Link,
+    link: RedisLink,
     prefix: String,
     take: Script,
 }
 
 impl RedisLimiter {
-    /// Limits in the Redis at `redis://…`, or over TLS at `rediss://…`, under keys that start with
-    /// the prefix. Certificates are checked against those of the system, or of `SSL_CERT_FILE`.
-    ///
-    /// It connects by itself, now and after every loss, and needs no Redis to be there yet. Call it
-    /// within a Tokio runtime.
-    ///
-    /// # Errors
-    /// When the URL can't be understood.
-    pub fn connect(url: &str, prefix: &str) -> Result<Self, BadRedisUrl> {
-        Ok(Self {
-            link: Link::new(url)?,
+    /// Limits in a Redis, under keys that start with the prefix. It connects by itself, at the first
+    /// call and after every loss, and needs no Redis to be there yet.
+    #[must_use]
+    pub fn new(redis: &RedisTarget, prefix: &str) -> Self {
+        Self {
+            link: RedisLink::new(redis, REDIS_PATIENCE),
             prefix: prefix.to_owned(),
             take: Script::new(TAKE),
-        })
+        }
     }
 
     /// Takes one of the key's quota, or says how long to wait. A refused call takes nothing. The
@@ -74,10 +70,9 @@ impl RedisLimiter {
             period.as_millis()
         ));
         call.arg(each).arg(count);
-        let mut connection = self.link.connection();
-        let wait: u64 = in_time(call.invoke_async(&mut connection))
-            .await
-            .map_err(LimitsUnavailable)?;
+        let mut link = self.link.clone();
+        let answer = self.link.in_time(call.invoke_async(&mut link)).await;
+        let wait: u64 = answer.map_err(|err| LimitsUnavailable(err.to_string()))?;
         Ok(match wait {
             0 => Ok(()),
             wait => Err(RetryAfter(Duration::from_micros(wait))),

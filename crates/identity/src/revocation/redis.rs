@@ -15,14 +15,12 @@
 
 use std::{fmt, future::Future};
 
+use infrachat_redis_link::{RedisLink, RedisTarget};
 use infrachat_types::{TokenFamilyId, UnixMillis, UserName};
 use redis::Script;
 
 use super::{Revocation, RevocationsUnavailable};
-use crate::{
-    Claims,
-    redis::{BadRedisUrl, Link, in_time},
-};
+use crate::{Claims, REDIS_PATIENCE};
 
 /// How many slots there are: part of the format of what is stored.
 const SLOTS: u64 = 16;
@@ -84,7 +82,7 @@ return 1
 ///
 /// Every call to Redis answers within half a second, with an error when Redis does not.
 pub struct RedisRevocations {
-    link: Link,
+    link: RedisLink,
     prefix: String,
     add: Script,
     ask: Script,
@@ -93,24 +91,19 @@ pub struct RedisRevocations {
 }
 
 impl RedisRevocations {
-    /// Revocations in the Redis at `redis://…`, or over TLS at `rediss://…`, under keys that start
-    /// with the prefix. Certificates are checked against those of the system, or of `SSL_CERT_FILE`.
-    ///
-    /// It connects by itself, now and after every loss, and needs no Redis to be there yet. Call it
-    /// within a Tokio runtime.
-    ///
-    /// # Errors
-    /// When the URL can't be understood.
-    pub fn connect(url: &str, prefix: &str) -> Result<Self, BadRedisUrl> {
+    /// Revocations in a Redis, under keys that start with the prefix. It connects by itself, at the
+    /// first call and after every loss, and needs no Redis to be there yet.
+    #[must_use]
+    pub fn new(redis: &RedisTarget, prefix: &str) -> Self {
         let with_run = |script| Script::new(&format!("{RUN}{script}"));
-        Ok(Self {
-            link: Link::new(url)?,
+        Self {
+            link: RedisLink::new(redis, REDIS_PATIENCE),
             prefix: prefix.to_owned(),
             add: Script::new(ADD),
             ask: with_run(ASK),
             begin: with_run(BEGIN),
             finish: with_run(FINISH),
-        })
+        }
     }
 
     fn key(&self, slot: u64, name: &str) -> String {
@@ -121,9 +114,9 @@ impl RedisRevocations {
         &self,
         call: &redis::ScriptInvocation<'_>,
     ) -> Result<T, RevocationsUnavailable> {
-        let mut connection = self.link.connection();
-        let answer = in_time(call.invoke_async(&mut connection)).await;
-        answer.map_err(RevocationsUnavailable)
+        let mut link = self.link.clone();
+        let answer = self.link.in_time(call.invoke_async(&mut link)).await;
+        answer.map_err(|err| RevocationsUnavailable(err.to_string()))
     }
 
     /// Adds to what is there, whether that is whole or not. Of one sign-in's, or one user's, the

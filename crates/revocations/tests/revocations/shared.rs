@@ -4,10 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use infrachat_identity::{RedisRevocations, Revocations as _};
 use infrachat_metadata::{MemoryMetadata, Metadata};
+use infrachat_redis_link::RedisTarget;
 use infrachat_revocations::{SharedRevocations, StoredRevocations};
 use infrachat_test_services::{Link, RedisServer};
 
 use crate::world::{Backend, claims, end, eventually, is_ended};
+
+fn redis(url: &str) -> RedisRevocations {
+    let target = RedisTarget::new(url).expect("the URL is good");
+    RedisRevocations::new(&target, "p")
+}
 
 /// A region's store and Redis.
 #[derive(Debug)]
@@ -30,7 +36,7 @@ impl World {
     }
 
     fn process_at(&self, url: &str) -> SharedRevocations {
-        let redis = RedisRevocations::connect(url, "p").expect("the URL is good");
+        let redis = redis(url);
         let store: Arc<dyn Metadata> = self.store.clone();
         SharedRevocations::new(redis, StoredRevocations::new(store))
     }
@@ -43,7 +49,7 @@ impl World {
 
     /// What Redis alone says.
     async fn in_redis(&self, family: &str) -> Option<bool> {
-        let redis = RedisRevocations::connect(&self.redis.url, "p").expect("the URL is good");
+        let redis = redis(&self.redis.url);
         redis.is_revoked(&claims(family)).await.ok()
     }
 
