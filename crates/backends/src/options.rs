@@ -74,7 +74,7 @@ pub struct BackendOptions {
     #[arg(long, env = "INFRACHAT_PROJECT", default_value = "infrachat")]
     pub project: String,
     /// Firestore's databases, by region: "us-west1=name,asia-northeast1=name"; by default
-    /// "infrachat-<region>".
+    /// "infrachat-REGION".
     #[arg(
         long,
         env = "INFRACHAT_FIRESTORE_DATABASES",
