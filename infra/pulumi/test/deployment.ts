@@ -301,7 +301,7 @@ test("names and times are those of the programs", () => {
         assert.ok(found, `${file} has ${pattern}: if it moved, tell test and src/timing.ts`);
         return Number(found[1]);
     };
-    assert.equal(seconds("shard-service/src/parts.rs", /drain: Duration::from_secs\((\d+)\)/), SHARD.drain);
+    assert.equal(seconds("shard-service/src/config.rs", /drain: Duration::from_secs\((\d+)\)/), SHARD.drain);
     assert.equal(seconds("shard-service/src/ownership.rs", /HAND_OVER: Duration = Duration::from_secs\((\d+)\)/), SHARD.handOver);
     assert.equal(seconds("crates/runtime/src/listener.rs", /grace: Duration::from_secs\((\d+)\)/), SHARD.openCalls);
     assert.equal(seconds("crates/bus/src/pubsub/clients.rs", /LEASE: Duration = Duration::from_secs\((\d+)\)/), 10);
