@@ -4,6 +4,7 @@ use std::{error::Error, time::Duration};
 
 use google_cloud_auth::credentials::{AccessTokenCredentials, Builder};
 use secrecy::SecretString;
+use tokio::task::yield_now;
 
 use crate::{TokenError, TokenSource, Tokens};
 
@@ -36,7 +37,11 @@ impl TokenSource for DefaultCredentials {
                         reason: whole(&err),
                         lasting: true,
                     })?;
-                self.0.insert(built).clone()
+                let built = self.0.insert(built).clone();
+                // A program that has ended meanwhile stops here: the library panics where it waits for
+                // a token while the runtime shuts down.
+                yield_now().await;
+                built
             }
         };
         match credentials.access_token().await {

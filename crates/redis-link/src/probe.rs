@@ -25,12 +25,21 @@ pub enum NoAnswer {
 
 impl RedisTarget {
     /// Connects once, to see whether the Redis is there and lets us in, as far as that can be seen
-    /// within the patience.
+    /// within the patience. A first access token is waited for as long again.
     ///
     /// # Errors
     /// When it is not, or does not.
     pub async fn probe(&self, patience: Duration) -> Result<(), NoAnswer> {
-        match timeout(patience, self.enter()).await {
+        let redis = self.client.get_connection_info().redis_settings();
+        let (user, password) = match &self.tokens {
+            Some(tokens) => {
+                let late = |_| NoAnswer::Away(format!("no access token in {patience:?}"));
+                let token = timeout(patience, tokens.newest()).await.map_err(late)?;
+                (Some(USER), Some(token.map_err(no_token)?))
+            }
+            None => (redis.username(), redis.password().map(SecretString::from)),
+        };
+        match timeout(patience, self.enter(user, password)).await {
             Ok(entered) => entered,
             Err(_) => Err(NoAnswer::Away(format!(
                 "no answer in {patience:?}{}",
@@ -40,16 +49,12 @@ impl RedisTarget {
     }
 
     /// Step by step: the client that does it all at once keeps what the server said for itself.
-    async fn enter(&self) -> Result<(), NoAnswer> {
+    async fn enter(
+        &self,
+        user: Option<&str>,
+        password: Option<SecretString>,
+    ) -> Result<(), NoAnswer> {
         let info = self.client.get_connection_info();
-        let redis = info.redis_settings();
-        let (user, password) = match &self.tokens {
-            Some(tokens) => {
-                let token = tokens.newest().await.map_err(no_token)?;
-                (Some(USER), Some(token))
-            }
-            None => (redis.username(), redis.password().map(SecretString::from)),
-        };
         let stranger = info
             .clone()
             .set_redis_settings(RedisConnectionInfo::default());
@@ -64,16 +69,15 @@ impl RedisTarget {
         }
         let answered: RedisResult<()> = redis::cmd("PING").exec_async(&mut connection).await;
         answered.map_err(|err| self.not_let_in(&err, user))?;
-        if redis.db() != 0 {
+        let number = info.redis_settings().db();
+        if number != 0 {
             let mut select = redis::cmd("SELECT");
-            let selected: RedisResult<()> =
-                select.arg(redis.db()).query_async(&mut connection).await;
-            selected.map_err(|err| match err.kind() {
-                ErrorKind::Io => self.unreached(&err),
-                _ => NoAnswer::Refused(format!(
-                    "it has no database {} ({err}): correct the number at the end of the URL",
-                    redis.db()
+            let selected: RedisResult<()> = select.arg(number).query_async(&mut connection).await;
+            selected.map_err(|err| match err.code() {
+                Some("ERR") => NoAnswer::Refused(format!(
+                    "it has no database {number} ({err}): correct the number at the end of the URL"
                 )),
+                _ => self.unreached(&err),
             })?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Access tokens that take the place of a password, and change.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
 use redis::{
@@ -9,6 +9,7 @@ use redis::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{sync::watch, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
 
 /// Who calls with a token: as Memorystore has it.
 pub(crate) const USER: &str = "default";
@@ -34,6 +35,9 @@ pub trait TokenSource: Send + 'static {
 #[derive(Debug, Clone)]
 pub struct Tokens {
     held: watch::Receiver<Held>,
+    /// Ends with the last clone, at once: Google's library panics where it waits for a token while the
+    /// runtime shuts down.
+    _asking: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -50,8 +54,11 @@ impl Tokens {
     #[must_use]
     pub fn of(source: impl TokenSource, every: Duration) -> Self {
         let (holder, held) = watch::channel(Held::default());
-        tokio::spawn(hold(source, every, holder));
-        Self { held }
+        let asking = tokio::spawn(hold(source, every, holder));
+        Self {
+            held,
+            _asking: Arc::new(AbortOnDropHandle::new(asking)),
+        }
     }
 
     /// The newest token, once there was one.
@@ -74,28 +81,22 @@ impl Tokens {
 }
 
 async fn hold(mut source: impl TokenSource, every: Duration, holder: watch::Sender<Held>) {
-    let asking = async {
-        loop {
-            match source.token().await {
-                Ok(token) => {
-                    holder.send_if_modified(|held| {
-                        held.failure = None;
-                        let new = !same(held.token.as_ref(), &token);
-                        held.token = Some(token);
-                        new
-                    });
-                }
-                Err(failure) => {
-                    tracing::warn!(%failure, "Redis can't be authenticated to anew");
-                    holder.send_modify(|held| held.failure = Some(failure));
-                }
+    loop {
+        match source.token().await {
+            Ok(token) => {
+                holder.send_if_modified(|held| {
+                    held.failure = None;
+                    let new = !same(held.token.as_ref(), &token);
+                    held.token = Some(token);
+                    new
+                });
             }
-            sleep(every).await;
+            Err(failure) => {
+                tracing::warn!(%failure, "Redis can't be authenticated to anew");
+                holder.send_modify(|held| held.failure = Some(failure));
+            }
         }
-    };
-    tokio::select! {
-        () = asking => {}
-        () = holder.closed() => {}
+        sleep(every).await;
     }
 }
 
@@ -106,9 +107,8 @@ fn same(one: Option<&SecretString>, other: &SecretString) -> bool {
 impl StreamingCredentialsProvider for Tokens {
     /// A connection takes the first to authenticate with, and again each that follows.
     fn subscribe(&self) -> Pin<Box<dyn Stream<Item = RedisResult<BasicAuth>> + Send + 'static>> {
-        let start = (self.clone(), None);
-        Box::pin(stream::unfold(start, |(tokens, given)| async move {
-            let mut held = tokens.held.clone();
+        let start = (self.held.clone(), None);
+        Box::pin(stream::unfold(start, |(mut held, given)| async move {
             let newer = held.wait_for(|held| match &held.token {
                 Some(token) => !same(given.as_ref(), token),
                 None => held.failure.is_some(),
@@ -119,13 +119,13 @@ impl StreamingCredentialsProvider for Tokens {
                     let password = token.expose_secret().to_owned();
                     return Some((
                         Ok(BasicAuth::new(USER.to_owned(), password)),
-                        (tokens, Some(token)),
+                        (held, Some(token)),
                     ));
                 }
                 // The kind of error after which the client tries again.
                 (None, failure) => RedisError::from(std::io::Error::other(failure?)),
             };
-            Some((Err(next), (tokens, None)))
+            Some((Err(next), (held, None)))
         }))
     }
 }

@@ -9,7 +9,10 @@ use infrachat_redis_link::{
 use infrachat_test_services::{Authority, RedisGuard, RedisServer};
 use redis::{RedisResult, aio::MultiplexedConnection, cmd};
 use secrecy::SecretString;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot::{self, error::TryRecvError},
+    time::{sleep, timeout},
+};
 
 const SECRET: &str = "correct-horse";
 /// Nothing takes this long: it only bounds a test that fails.
@@ -315,6 +318,44 @@ async fn without_a_token_nobody_gets_in_and_the_reason_is_told() {
     .await;
     handed.next(Ok("token-1"));
     eventually("it gets in", async || answers(&link).await).await;
+}
+
+/// Tokens that take for ever; who holds the other end learns when nobody waits for them.
+struct Never {
+    _waits: oneshot::Sender<()>,
+}
+
+impl TokenSource for Never {
+    async fn token(&mut self) -> Result<SecretString, TokenError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_come_is_told_apart_from_a_server_that_does_not_answer() {
+    let (waits, _) = oneshot::channel();
+    let target = target("rediss://127.0.0.1:1");
+    let target = target.with_tokens(Tokens::of(Never { _waits: waits }, AT_LAST));
+    let target = target.expect("over TLS");
+    let told = target.probe(Duration::from_millis(50)).await;
+    assert!(
+        matches!(&told, Err(NoAnswer::Away(why)) if why.contains("no access token")),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_token_once_nothing_needs_one() {
+    let (waits, mut over) = oneshot::channel();
+    let tokens = Tokens::of(Never { _waits: waits }, AT_LAST);
+    let target = target("rediss://127.0.0.1:1").with_tokens(tokens.clone());
+    let link = RedisLink::new(&target.expect("over TLS"), PATIENCE);
+    drop(tokens);
+    tokio::task::yield_now().await;
+    assert!(over.try_recv() == Err(TryRecvError::Empty), "the link does");
+    drop(link);
+    let over = timeout(AT_LAST, over).await;
+    assert!(over.expect("it ends").is_err(), "by being dropped");
 }
 
 #[tokio::test]
