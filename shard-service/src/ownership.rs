@@ -3,7 +3,8 @@
 //! Each shard renews a lease and follows everyone's. Rendezvous hashing over the live leases names who
 //! should serve each partition, so all shards agree without a leader; the partition's record says who
 //! does. A shard that can't renew its lease stops serving before the lease ends, by its own monotonic
-//! clock, whatever else it is waiting for.
+//! clock, whatever else it is waiting for. Of two processes with one name the later to start has the
+//! lease; the other hears so when it renews, and stops.
 //!
 //! What is followed may be behind. Nothing is decided by records that don't know yet what this shard
 //! has done itself; and taking a partition is decided by the store.
@@ -32,7 +33,11 @@ const AT_ONCE: usize = 8;
 /// Takes, serves and gives back partitions until `stop`, then gives all of them back.
 pub(crate) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     tokio::select! {
-        () = keep_lease(&parts) => {}
+        () = keep_lease(&parts) => {
+            // The shard has no place any more.
+            stop.cancel();
+            return;
+        }
         () = follow(&parts) => {}
         () = tidy(&parts) => {}
         () = stop.cancelled() => {}
@@ -40,8 +45,10 @@ pub(crate) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
     leave(&parts).await;
 }
 
-/// Renews the lease for ever, and serves nothing while it may have run out.
+/// Begins the lease and renews it, and serves nothing while it may have run out. Ends, serving nothing,
+/// when another process has taken over as this shard.
 async fn keep_lease(parts: &Parts) {
+    let mut begun = false;
     let (renewal, ttl) = (parts.tuning.lease_renewal, parts.tuning.lease_ttl);
     // Ends a little before the lease does, by the clock of whoever judges it.
     let mut fence_at = Instant::now();
@@ -50,14 +57,23 @@ async fn keep_lease(parts: &Parts) {
         let limit = began + renewal;
         let fenced = parts.partitions.is_fenced();
         let limit = if fenced { limit } else { limit.min(fence_at) };
-        let renewed = tokio::time::timeout_at(
-            limit,
-            parts.store.renew_lease(lease(parts, LeaseState::Active)),
-        );
-        match renewed.await {
+        let lease = lease(parts, LeaseState::Active);
+        let renewed = async {
+            if begun {
+                parts.store.renew_lease(lease).await
+            } else {
+                parts.store.begin_lease(lease).await
+            }
+        };
+        match tokio::time::timeout_at(limit, renewed).await {
             Ok(Ok(())) => {
+                begun = true;
                 fence_at = began + ttl - ttl / 5;
-                parts.partitions.unfence();
+                parts.partitions.unfence(fence_at);
+            }
+            Ok(Err(err @ MetadataError::Replaced(_))) => {
+                tracing::error!(%err, "the lease can't be renewed");
+                return fence(parts).await;
             }
             Ok(Err(err)) => tracing::warn!(%err, "the lease can't be renewed"),
             Err(_) => tracing::warn!("the lease can't be renewed: the store does not answer"),
@@ -81,7 +97,7 @@ async fn fence(parts: &Parts) {
         let left = partitions.len();
         tracing::error!(
             partitions = left,
-            "the lease is about to end: serving nothing until it is renewed"
+            "the lease has ended or is about to: serving nothing until it is renewed"
         );
     }
     partitions.iter().for_each(|partition| partition.halt());

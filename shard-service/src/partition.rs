@@ -172,15 +172,15 @@ impl Partition {
 
     /// Puts something on the bus, in the order of its channel.
     pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), LaneFull> {
-        if self.closing.is_cancelled() {
+        if !self.is_open() {
             return Err(LaneFull);
         }
         self.lanes.push(outgoing)
     }
 
-    /// Whether this shard still serves it.
+    /// Whether this shard still serves it, and may: one that was frozen looks before it does anything.
     pub(crate) fn is_open(&self) -> bool {
-        !self.closing.is_cancelled()
+        !self.closing.is_cancelled() && self.parts.partitions.may_serve()
     }
 
     /// Sessions look, and find that the partition is closed.

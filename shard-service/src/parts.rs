@@ -11,6 +11,7 @@ use infrachat_identity::{Revocations, TokenVerifier};
 use infrachat_metadata::{Metadata, MetadataError};
 use infrachat_presence::Presence;
 use infrachat_types::{ClockError, IdClock, MessageId, OriginId, Region, ShardId};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -101,6 +102,14 @@ struct Owned {
     partitions: HashMap<u32, Arc<Partition>>,
     /// The lease may have run out: nothing is served.
     fenced: bool,
+    /// When it may have, whatever else this process has come to know of it: it may have been frozen.
+    good_until: Instant,
+}
+
+impl Owned {
+    fn may_serve(&self) -> bool {
+        !self.fenced && Instant::now() < self.good_until
+    }
 }
 
 impl Default for Owned {
@@ -109,6 +118,7 @@ impl Default for Owned {
         Self {
             partitions: HashMap::new(),
             fenced: true,
+            good_until: Instant::now(),
         }
     }
 }
@@ -138,10 +148,11 @@ impl Partitions {
     /// Adds a partition, unless nothing may be served.
     pub(crate) fn insert(&self, partition: Arc<Partition>) -> bool {
         let mut owned = self.write();
-        if !owned.fenced {
+        let served = owned.may_serve();
+        if served {
             owned.partitions.insert(partition.number, partition);
         }
-        !owned.fenced
+        served
     }
 
     pub(crate) fn remove(&self, number: u32) {
@@ -159,8 +170,16 @@ impl Partitions {
             .collect()
     }
 
-    pub(crate) fn unfence(&self) {
-        self.write().fenced = false;
+    /// The lease is good until then.
+    pub(crate) fn unfence(&self, until: Instant) {
+        let mut owned = self.write();
+        owned.fenced = false;
+        owned.good_until = until;
+    }
+
+    /// Whether the lease is good at this very moment.
+    pub(crate) fn may_serve(&self) -> bool {
+        self.read().may_serve()
     }
 
     pub(crate) fn is_fenced(&self) -> bool {

@@ -249,3 +249,26 @@ async fn broken_streams_and_a_frozen_store_move_nothing() {
         shard.stop().await;
     }
 }
+
+#[tokio::test]
+async fn of_two_shards_with_one_name_the_later_serves_and_the_former_stops_by_itself() {
+    let world = World::start(fast()).await;
+    let former = world.shard(0).await;
+    let before = world.settles(&[0]).await;
+    let later = world.shard(0).await;
+    let stopped = timeout(PATIENCE, former.task).await;
+    stopped.expect("stops").expect("in good order");
+    let mut watch = world.store.watch();
+    let serving = timeout(PATIENCE, async {
+        loop {
+            let view = watch.latest();
+            let taken = |found: &Ownership| found.incarnation != before[0].incarnation;
+            if shared_by(view.ownerships(), &[0]) && view.ownerships().iter().all(taken) {
+                return;
+            }
+            watch.changed().await;
+        }
+    });
+    serving.await.expect("the later one serves everything");
+    later.stop().await;
+}

@@ -55,6 +55,9 @@ pub enum MetadataError {
         /// By which shard.
         holder: String,
     },
+    /// A later life of the shard has its lease: this one must stop.
+    #[error("another process has taken over as {0}: this one must stop")]
+    Replaced(String),
     /// The store is away or too slow: the outcome is unknown.
     #[error("the metadata store is unavailable: {0}")]
     Unavailable(String),

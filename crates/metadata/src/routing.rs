@@ -60,7 +60,13 @@ pub struct Ownership {
 /// The routing records of a region.
 #[async_trait]
 pub trait Routing {
-    /// Renews or adds a shard's lease.
+    /// Begins this life's lease. It replaces the one of any other life of the shard: of two with one
+    /// name, the later to begin has it.
+    async fn begin_lease(&self, lease: Lease) -> Result<(), MetadataError>;
+
+    /// Renews this life's lease, or adds it again when the shard has none.
+    /// [`MetadataError::Replaced`] when another life of the shard has one: a former life that wakes
+    /// up changes nothing.
     async fn renew_lease(&self, lease: Lease) -> Result<(), MetadataError>;
 
     /// Ends a shard's lease, if it is still that life's.

@@ -62,7 +62,8 @@ impl From<MetadataError> for AuthError {
             MetadataError::Exists(_)
             | MetadataError::NotFound(_)
             | MetadataError::Fenced { .. }
-            | MetadataError::Held { .. } => Self::Internal(err.to_string()),
+            | MetadataError::Held { .. }
+            | MetadataError::Replaced(_) => Self::Internal(err.to_string()),
         }
     }
 }

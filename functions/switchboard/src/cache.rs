@@ -262,6 +262,9 @@ mod tests {
         fn watch(&self) -> RoutingWatch {
             self.followed.watch()
         }
+        async fn begin_lease(&self, _: Lease) -> Result<(), MetadataError> {
+            unused()
+        }
         async fn renew_lease(&self, _: Lease) -> Result<(), MetadataError> {
             unused()
         }

@@ -243,7 +243,7 @@ pub async fn a_follower_is_told_when_the_store_is_away(harness: &dyn Harness) {
         incarnation: OriginId::from_text("a2"),
         ..alpha()
     };
-    next.renew(&store).await;
+    next.begin(&store).await;
     let next_epoch = next
         .take(&store, PATIENCE)
         .await

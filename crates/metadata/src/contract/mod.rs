@@ -97,6 +97,7 @@ macro_rules! contract_tests {
                 a_lease_ages_until_it_is_renewed
                 an_ended_lease_is_gone
                 ending_another_lifes_lease_changes_nothing
+                of_two_lives_the_later_to_begin_has_the_lease
                 of_concurrent_takers_exactly_one_wins
                 ownerships_tell_who_took_what
                 epochs_rise_with_every_owner

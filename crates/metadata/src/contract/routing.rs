@@ -40,6 +40,10 @@ impl Life {
         }
     }
 
+    pub(super) async fn begin(&self, store: &Arc<dyn Metadata>) {
+        store.begin_lease(self.lease(0)).await.expect("begun");
+    }
+
     pub(super) async fn renew(&self, store: &Arc<dyn Metadata>) {
         store.renew_lease(self.lease(0)).await.expect("renewed");
     }
@@ -155,9 +159,28 @@ pub async fn ending_another_lifes_lease_changes_nothing(harness: &dyn Harness) {
     let store = harness.fresh().await;
     alpha().renew(&store).await;
     let reborn = Life::new("shard-a", "a2");
-    reborn.renew(&store).await;
+    reborn.begin(&store).await;
     alpha().end(&store).await;
     assert_eq!(leases(&store).await, [reborn.lease(0)]);
+}
+
+/// Of two lives of one shard, the later to begin has the lease. The former one is told when it renews,
+/// every time, and changes nothing; nor does another shard's lease.
+pub async fn of_two_lives_the_later_to_begin_has_the_lease(harness: &dyn Harness) {
+    let store = harness.fresh().await;
+    alpha().begin(&store).await;
+    beta().renew(&store).await;
+    let reborn = Life::new("shard-a", "a2");
+    reborn.begin(&store).await;
+    for _ in 0..2 {
+        let renewed = store.renew_lease(alpha().lease(5)).await;
+        assert_eq!(renewed, Err(MetadataError::Replaced("shard-a".to_owned())));
+        assert_eq!(leases(&store).await, [reborn.lease(0), beta().lease(0)]);
+        reborn.renew(&store).await;
+    }
+    reborn.end(&store).await;
+    alpha().renew(&store).await;
+    assert_eq!(leases(&store).await, [alpha().lease(0), beta().lease(0)]);
 }
 
 /// Of live shards that take a free partition at once, one gets it.
@@ -260,7 +283,7 @@ pub async fn a_restarted_shard_gives_up_its_former_lifes_partitions(harness: &dy
     for taker in [&reborn, &beta()] {
         let (store, first) = held_by_alpha(harness).await;
         assert_held_by(taker.take(&store, LONG).await, &alpha());
-        reborn.renew(&store).await;
+        reborn.begin(&store).await;
         let second = taker.take(&store, LONG).await.expect("another life's");
         assert_eq!(second, Epoch(first.0 + 1));
         let other = Life::new("shard-c", "c1");

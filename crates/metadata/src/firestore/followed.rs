@@ -17,9 +17,9 @@ use tokio::time::Instant;
 use super::{
     calls::{between, decode},
     listener::Ended,
-    routing::{StoredLease, StoredOwnership},
+    routing::{StoredLease, StoredOwnership, readable},
 };
-use crate::{Lease, LeaseView, MetadataError, Ownership, RoutingView};
+use crate::{Lease, LeaseView, Ownership, RoutingView};
 
 /// Targets have ids above zero.
 pub(super) const LEASES_TARGET: i32 = 1;
@@ -31,7 +31,8 @@ pub(super) struct Followed {
     leases: BTreeMap<String, HeardLease>,
     /// Leases that will be told anew until the next snapshot.
     former: BTreeMap<String, HeardLease>,
-    partitions: BTreeMap<String, Ownership>,
+    /// None when it makes no sense: it counts, and says nothing.
+    partitions: BTreeMap<String, Option<Ownership>>,
     targets: BTreeMap<i32, Progress>,
     /// When the last snapshot was heard.
     heard: Option<Instant>,
@@ -39,7 +40,8 @@ pub(super) struct Followed {
 
 #[derive(Debug)]
 struct HeardLease {
-    lease: Lease,
+    /// None when it makes no sense.
+    lease: Option<Lease>,
     updated_at: Timestamp,
     /// As of the last snapshot; none since the last renewal.
     age: Option<Duration>,
@@ -154,31 +156,28 @@ impl Followed {
         let since = self.heard.map(|heard| now.duration_since(heard));
         self.heard = Some(now);
         self.former.clear();
-        let leases = self.leases.values_mut().map(|heard| {
+        let leases = self.leases.values_mut().filter_map(|heard| {
             let told = between(heard.updated_at, read_at);
             // A snapshot that was long on its way makes nobody younger.
             let grown = heard.age.zip(since).map(|(age, since)| age + since);
             let age = grown.map_or(told, |grown| grown.max(told));
             heard.age = Some(age);
-            LeaseView {
-                lease: heard.lease.clone(),
-                age,
-            }
+            let lease = heard.lease.clone()?;
+            Some(LeaseView { lease, age })
         });
-        let mut ownerships: Vec<_> = self.partitions.values().cloned().collect();
+        let mut ownerships: Vec<_> = self.partitions.values().flatten().cloned().collect();
         ownerships.sort_unstable_by_key(|ownership| ownership.partition);
         RoutingView::new(leases, ownerships, now)
     }
 
     fn put(&mut self, target: i32, document: &Document) -> Result<(), Ended> {
-        let damaged = |err: MetadataError| Ended::Lost(err.to_string());
         let name = document.name.clone();
         if target == PARTITIONS_TARGET {
-            let ownership = decode(document, StoredOwnership::ownership).map_err(damaged)?;
+            let ownership = readable(decode(document, StoredOwnership::ownership));
             self.partitions.insert(name, ownership);
             return Ok(());
         }
-        let lease = decode(document, StoredLease::lease).map_err(damaged)?;
+        let lease = readable(decode(document, StoredLease::lease));
         let updated_at = document
             .update_time
             .ok_or_else(|| Ended::Lost(format!("{name} came without the time of its change")))?;
@@ -342,6 +341,33 @@ mod tests {
         let view = hear(&mut followed, Instant::now(), other).expect("sense");
         let view = view.expect("all is known");
         assert_eq!(age(&view), Some(secs(2)));
+        assert_eq!(view.ownerships(), [ownership()]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn documents_that_make_no_sense_are_passed_over_and_counted() {
+        let now = Instant::now();
+        let (mut followed, _) = started(now);
+        let all = [LEASES_TARGET, PARTITIONS_TARGET];
+        let handmade = |name: &str, target| {
+            let document = Document {
+                name: name.to_owned(),
+                update_time: Some(at(102)),
+                ..Document::default()
+            };
+            changed(document, target)
+        };
+        let told = [
+            handmade("leases/handmade", LEASES_TARGET),
+            handmade("partitions/handmade", PARTITIONS_TARGET),
+            count(LEASES_TARGET, 2),
+            count(PARTITIONS_TARGET, 2),
+            current(&all, 103),
+            snapshot(103),
+        ];
+        let view = hear(&mut followed, now, told).expect("sense");
+        let view = view.expect("all is known");
+        assert_eq!(view.leases().count(), 1);
         assert_eq!(view.ownerships(), [ownership()]);
     }
 

@@ -101,6 +101,19 @@ impl StoredOwnership {
     }
 }
 
+/// The record of a document; none, and a word to the operator, when it makes no sense: one that
+/// somebody made by hand must not stop the others.
+pub(super) fn readable<T, E: std::fmt::Debug>(record: Result<T, E>) -> Option<T> {
+    record
+        .inspect_err(|err| {
+            tracing::error!(
+                ?err,
+                "a routing record makes no sense and is passed over: delete it"
+            )
+        })
+        .ok()
+}
+
 /// Whether the partition, as it was read, is owned under this very epoch.
 pub(super) fn check_owned(
     partition: u32,
@@ -130,7 +143,19 @@ impl FirestoreMetadata {
 
     async fn try_renew_lease(&self, lease: &Lease) -> Result<(), CallError> {
         let name = self.lease_name(&lease.shard);
-        let mut write = put(&name, &StoredLease::from(lease), If::Always)?;
+        let found = self.calls.read_one(&name).await?;
+        if let Some(found) = &found
+            && !matches!(found.decode(StoredLease::lease), Ok(kept) if kept.incarnation == lease.incarnation)
+        {
+            let replaced = MetadataError::Replaced(lease.shard.to_string());
+            return Err(CallError::Final(replaced));
+        }
+        let unchanged = If::as_read(found.as_ref());
+        self.put_lease(&name, lease, unchanged).await
+    }
+
+    async fn put_lease(&self, name: &str, lease: &Lease, condition: If) -> Result<(), CallError> {
+        let mut write = put(name, &StoredLease::from(lease), condition)?;
         // A write that changes nothing would leave the update time, and so the age, as it was.
         write.update_transforms.push(FieldTransform {
             field_path: "renewed_at".to_owned(),
@@ -161,21 +186,21 @@ impl FirestoreMetadata {
 
     async fn try_leases(&self) -> Result<Vec<LeaseView>, CallError> {
         let found = self.calls.query(None, Query::of(LEASES).into()).await?;
-        let views = found.iter().map(|found| {
-            Ok(LeaseView {
-                lease: found.decode(StoredLease::lease)?,
+        let views = found.iter().filter_map(|found| {
+            Some(LeaseView {
+                lease: readable(found.decode(StoredLease::lease))?,
                 age: found.age(),
             })
         });
-        views.collect()
+        Ok(views.collect())
     }
 
     async fn try_ownerships(&self) -> Result<Vec<Ownership>, CallError> {
         let found = self.calls.query(None, Query::of(PARTITIONS).into()).await?;
         let ownerships = found
             .iter()
-            .map(|found| found.decode(StoredOwnership::ownership));
-        let mut ownerships = ownerships.collect::<Result<Vec<_>, _>>()?;
+            .filter_map(|found| readable(found.decode(StoredOwnership::ownership)));
+        let mut ownerships: Vec<_> = ownerships.collect();
         ownerships.sort_unstable_by_key(|ownership| ownership.partition);
         Ok(ownerships)
     }
@@ -194,8 +219,9 @@ impl FirestoreMetadata {
         let Some(found) = read.found.into_values().next() else {
             return Ok(false);
         };
-        let lease = found.decode(StoredLease::lease)?;
-        Ok(lease.incarnation == *incarnation && found.age() <= ttl)
+        let lease = readable(found.decode(StoredLease::lease));
+        let same = lease.is_some_and(|lease| lease.incarnation == *incarnation);
+        Ok(same && found.age() <= ttl)
     }
 
     async fn try_take_partition(
@@ -252,6 +278,12 @@ impl FirestoreMetadata {
 
 #[async_trait]
 impl Routing for FirestoreMetadata {
+    async fn begin_lease(&self, lease: Lease) -> Result<(), MetadataError> {
+        let name = self.lease_name(&lease.shard);
+        let attempt = || self.put_lease(&name, &lease, If::Always);
+        self.calls.run(attempt).await
+    }
+
     async fn renew_lease(&self, lease: Lease) -> Result<(), MetadataError> {
         self.calls.run(|| self.try_renew_lease(&lease)).await
     }

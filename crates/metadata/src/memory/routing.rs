@@ -62,6 +62,14 @@ impl RoutingTables {
         views.collect()
     }
 
+    fn put(&mut self, lease: Lease) {
+        let stored = StoredLease {
+            renewed_at: Instant::now(),
+            lease,
+        };
+        self.leases.insert(stored.lease.shard.clone(), stored);
+    }
+
     /// Whether this life of the shard has a lease that is not older than `ttl`.
     fn lives(&self, shard: &ShardId, incarnation: &OriginId, ttl: Duration) -> bool {
         self.leases.get(shard).is_some_and(|stored| {
@@ -72,14 +80,22 @@ impl RoutingTables {
 
 #[async_trait]
 impl Routing for MemoryMetadata {
+    async fn begin_lease(&self, lease: Lease) -> Result<(), MetadataError> {
+        self.reach().await?;
+        self.change_routing(|tables| {
+            tables.put(lease);
+            Ok(())
+        })
+    }
+
     async fn renew_lease(&self, lease: Lease) -> Result<(), MetadataError> {
         self.reach().await?;
-        let stored = StoredLease {
-            renewed_at: Instant::now(),
-            lease,
-        };
         self.change_routing(|tables| {
-            tables.leases.insert(stored.lease.shard.clone(), stored);
+            let other = |stored: &StoredLease| stored.lease.incarnation != lease.incarnation;
+            if tables.leases.get(&lease.shard).is_some_and(other) {
+                return Err(MetadataError::Replaced(lease.shard.to_string()));
+            }
+            tables.put(lease);
             Ok(())
         })
     }
