@@ -162,7 +162,7 @@ impl Client {
                 page_size: 1_000,
                 page_token,
             };
-            let address = &self.inner.regions[0].switchboard;
+            let address = &self.inner.reachable[0].switchboard;
             let answer = self
                 .persist("listing channels", || async {
                     routes::list(address, &self.inner.wallet, &request).await
@@ -181,7 +181,7 @@ impl Client {
     /// # Errors
     /// When it is refused, or not answered before the deadline.
     pub async fn route(&self, name: &ChannelName) -> Result<switchboard::Route, ClientError> {
-        let address = &self.inner.regions[0].switchboard;
+        let address = &self.inner.reachable[0].switchboard;
         self.persist("asking for the route", || async {
             let channels = std::slice::from_ref(name);
             let routes = routes::resolve(address, &self.inner.wallet, channels).await?;
@@ -212,7 +212,7 @@ impl Client {
             return Ok(joined);
         }
         let mut failed = ClientError::closed();
-        for region in self.inner.regions.iter() {
+        for region in self.inner.reachable.iter() {
             let ask = routes::resolve(
                 &region.switchboard,
                 &self.inner.wallet,

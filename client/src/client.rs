@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use infrachat_types::{ChannelName, ClientMessageId, UserName};
+use infrachat_types::{ChannelName, ClientMessageId, Region, UserName};
 use tokio::{
     sync::{Mutex, Semaphore, mpsc, oneshot},
     time::Instant,
@@ -31,7 +31,9 @@ pub struct Client {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) options: Arc<Options>,
-    pub(crate) regions: Arc<[RegionAddress]>,
+    regions: Arc<[RegionAddress]>,
+    /// The region signed in at, then those to fall back to.
+    pub(crate) reachable: Arc<[RegionAddress]>,
     pub(crate) wallet: Wallet,
     pub(crate) closed: Arc<OnceLock<ClientError>>,
     counters: Arc<Counters>,
@@ -77,9 +79,10 @@ impl Client {
     ///
     /// # Errors
     /// When the server can't be reached or refuses; where it says to wait, that is done up to
-    /// [`Options::sign_in_deadline`].
+    /// [`Options::sign_in_deadline`]. When there is no such region as those to fall back to.
     pub async fn connect(options: Options) -> Result<Self, ClientError> {
         let (tokens, regions) = tokens::sign_in(&options).await?;
+        let reachable = reachable(&regions, &options.fallback_regions)?;
         let options = Arc::new(options);
         let (keeper, wallet) = Keeper::new(&options, &regions, tokens);
         let regions: Arc<[RegionAddress]> = regions.into();
@@ -89,7 +92,7 @@ impl Client {
         let counters = Arc::new(Counters::default());
         let driver = Driver::new(Start {
             options: Arc::clone(&options),
-            regions: Arc::clone(&regions),
+            regions: Arc::clone(&reachable),
             wallet: wallet.clone(),
             counters: Arc::clone(&counters),
             closed: Arc::clone(&closed),
@@ -100,6 +103,7 @@ impl Client {
             waiting: Arc::new(Semaphore::new(options.max_waiting)),
             options,
             regions,
+            reachable,
             wallet,
             closed,
             counters,
@@ -243,4 +247,26 @@ impl Client {
 
 fn why_closed(closed: &OnceLock<ClientError>) -> ClientError {
     closed.get().cloned().unwrap_or_else(ClientError::closed)
+}
+
+/// The own region, then those to fall back to, in their order.
+fn reachable(
+    regions: &[RegionAddress],
+    fallback: &[Region],
+) -> Result<Arc<[RegionAddress]>, ClientError> {
+    let mut reachable: Vec<_> = regions.first().cloned().into_iter().collect();
+    for wanted in fallback {
+        let found = regions.iter().find(|known| known.region == *wanted);
+        let found = found.ok_or_else(|| {
+            let names: Vec<_> = regions.iter().map(|known| known.region.as_str()).collect();
+            ClientError::NoSuchRegion {
+                region: wanted.to_string(),
+                regions: names.join(", "),
+            }
+        })?;
+        if !reachable.contains(found) {
+            reachable.push(found.clone());
+        }
+    }
+    Ok(reachable.into())
 }

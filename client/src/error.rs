@@ -53,6 +53,14 @@ pub enum ClientError {
         /// For people.
         reason: String,
     },
+    /// A region to fall back to is none of the deployment's.
+    #[error("there is no region {region:?} to fall back to: there are {regions}")]
+    NoSuchRegion {
+        /// What was asked for.
+        region: String,
+        /// What there is.
+        regions: String,
+    },
     /// A server answered with something that can't be understood.
     #[error("{address} answered with something unexpected: {what}; are both of one version?")]
     Unexpected {
@@ -88,7 +96,9 @@ impl ClientError {
             Self::Refused(refusal) => kind_of_code(refusal.code.as_str()),
             Self::Closed { code, .. } => kind_of_code(code),
             Self::NotJoined(_) => ErrorKind::Refused,
-            Self::BadAddress { .. } | Self::Unexpected { .. } => ErrorKind::Other,
+            Self::BadAddress { .. } | Self::NoSuchRegion { .. } | Self::Unexpected { .. } => {
+                ErrorKind::Other
+            }
         }
     }
 

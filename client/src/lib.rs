@@ -52,7 +52,7 @@ pub use infrachat_proto::{
     switchboard::v1::{ChannelSummary, Route},
 };
 pub use infrachat_types::{
-    Channel, ChannelName, ClientMessageId, ErrorCode, Message, MessageId, SlowReaderPolicy,
+    Channel, ChannelName, ClientMessageId, ErrorCode, Message, MessageId, Region, SlowReaderPolicy,
     UserName, Visibility,
 };
 pub use options::{JoinOptions, Options, Password, SignIn};

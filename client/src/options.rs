@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use infrachat_types::{SlowReaderPolicy, UserName};
+use infrachat_types::{Region, SlowReaderPolicy, UserName};
 
 use crate::Backoff;
 
@@ -60,7 +60,9 @@ pub struct Options {
     pub call_deadline: Duration,
     /// Waits between attempts.
     pub backoff: Backoff,
-    /// How long the own region is tried before another one is.
+    /// Regions to go to, in this order, while the own one is of no help; none: it is waited for.
+    pub fallback_regions: Vec<Region>,
+    /// How long a region is tried before the next one is.
     pub failover_after: Duration,
     /// How often to send a heartbeat; `None` leaves it to the shard.
     pub heartbeat: Option<Duration>,
@@ -85,6 +87,7 @@ impl Options {
             publish_deadline: Duration::from_secs(30),
             call_deadline: Duration::from_secs(15),
             backoff: Backoff::default(),
+            fallback_regions: Vec::new(),
             failover_after: Duration::from_secs(10),
             heartbeat: None,
             event_buffer: 256,

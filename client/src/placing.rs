@@ -151,13 +151,28 @@ impl Driver {
         wait
     }
 
-    /// Notes that the region was of no help; after a while, another one is asked.
+    /// Notes that the region was of no help; after a while, the next one is asked, at once and for all
+    /// channels that have no shard.
     fn trouble(&mut self, now: Instant) {
         let since = *self.trouble_since.get_or_insert(now);
-        if now - since >= self.options.failover_after && self.regions.len() > 1 {
-            self.region = (self.region + 1) % self.regions.len();
-            self.trouble_since = Some(now);
-            tracing::info!(region = %self.regions[self.region].region, "trying another region");
+        if now - since < self.options.failover_after || self.regions.len() < 2 {
+            return;
+        }
+        self.region = (self.region + 1) % self.regions.len();
+        self.trouble_since = Some(now);
+        tracing::info!(region = %self.regions[self.region].region, "trying another region");
+        // It may not know the keys of a region that is away.
+        self.wallet.renew();
+        let wait = self.options.backoff.wait(1, &mut self.rng);
+        for channel in self.channels.values_mut() {
+            if let Place::Nowhere {
+                endpoint: None,
+                not_before,
+            } = &mut channel.place
+            {
+                *not_before = (*not_before).min(now + wait);
+                channel.failures = 0;
+            }
         }
     }
 

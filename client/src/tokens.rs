@@ -59,12 +59,17 @@ impl Wallet {
         }
     }
 
+    /// Asks for newer tokens.
+    pub(crate) fn renew(&self) {
+        self.renew_now.notify_one();
+    }
+
     /// Tokens newer than those that were refused.
     pub(crate) async fn newer_than(&self, generation: u64) -> Current {
         let mut current = self.current.clone();
         let newer = |tokens: &Current| tokens.as_ref().map_or(true, |t| t.generation > generation);
         if !newer(&current.borrow()) {
-            self.renew_now.notify_one();
+            self.renew();
         }
         match current.wait_for(newer).await {
             Ok(tokens) => tokens.clone(),
@@ -222,9 +227,14 @@ impl Keeper {
         let request = gatekeeper::RefreshRequest {
             refresh_token: refresh.to_owned(),
         };
+        // A sign-in is renewed where it began; while that region is away, another one opens a new one.
+        let elsewhere = address != self.options.server;
         match transport::answer(address, client.refresh(request)).await {
-            // The refresh token is of no use any more, but the password may be.
-            Err(err) if err.code() == Some(ErrorCode::BadRefreshToken) => {
+            // The refresh token is of no use at the moment or any more, but the password may be.
+            Err(err)
+                if err.code() == Some(ErrorCode::BadRefreshToken)
+                    || (elsewhere && err.code() == Some(ErrorCode::Unavailable)) =>
+            {
                 try_sign_in(&self.options, address, SignIn::Login).await
             }
             answered => answered,

@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::support::{World, body, general, message, next_chat, rejoined, soon, welcome};
 use bytes::Bytes;
-use infrachat_client::{Client, ErrorCode, ErrorKind, Event, JoinOptions};
+use infrachat_client::{Client, ClientError, ErrorCode, ErrorKind, Event, JoinOptions, Region};
 use infrachat_proto::chat::v1::{self as chat, client_frame, server_event::Kind};
 use infrachat_proto::switchboard::v1::Route;
 
@@ -327,9 +327,39 @@ async fn a_region_without_a_shard_is_left_for_another_after_a_while() {
         .extend(never);
     let mut options = world.options();
     options.failover_after = Duration::from_millis(50);
+    options.fallback_regions = vec![Region::new("asia-northeast1").expect("valid")];
     let client = Client::connect(options).await.expect("signed in");
     let name = general();
     let joining = client.join(&name, JoinOptions::default());
     let (joined, _session) = tokio::join!(joining, rejoined(&mut other, "shard-1"));
     joined.expect("joined in the other region");
+}
+
+#[tokio::test]
+async fn a_region_that_is_not_to_be_left_is_not_and_one_that_is_not_there_is_refused() {
+    let world = World::start().await;
+    let other = World::start().await;
+    *world.state.other.lock().expect("not poisoned") = Some(other.address.clone());
+    let no_owner = Route {
+        code: "no_owner".to_owned(),
+        retry_after_ms: 5,
+        ..Default::default()
+    };
+    let never = std::iter::repeat_n(no_owner, 10_000);
+    let routes = || world.state.routes.lock().expect("not poisoned");
+    routes().extend(never);
+    let mut options = world.options();
+    options.failover_after = Duration::from_millis(5);
+    options.call_deadline = Duration::from_millis(300);
+    let client = Client::connect(options).await.expect("signed in");
+    // The other region would have let it in.
+    let name = general();
+    let joined = client.join(&name, JoinOptions::default()).await;
+    let err = joined.expect_err("not joined");
+    assert!(matches!(err, ClientError::TimedOut { .. }), "{err}");
+
+    let mut options = world.options();
+    options.fallback_regions = vec![Region::new("europe-west1").expect("valid")];
+    let err = Client::connect(options).await.expect_err("no such region");
+    assert!(err.to_string().contains("asia-northeast1"), "{err}");
 }

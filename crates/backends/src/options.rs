@@ -154,12 +154,12 @@ fn issuer(text: &str) -> Result<(String, String), String> {
 }
 
 impl VerifierOptions {
-    /// Verifies tokens of these issuers. Keys are fetched when they are needed.
+    /// Verifies tokens of these issuers, whose keys are fetched from now on.
     ///
     /// # Errors
     /// When a URL is none, or not for HTTP.
     pub fn verifier(&self) -> Result<TokenVerifier, BadIssuerUrl> {
-        let keys = RemoteKeys::new(self.issuers.iter().cloned())?;
+        let keys = RemoteKeys::new(self.issuers.iter().cloned())?.kept_fetched();
         Ok(TokenVerifier::new(Arc::new(keys)))
     }
 }

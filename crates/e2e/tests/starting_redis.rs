@@ -78,6 +78,12 @@ async fn serves(mut command: Command) -> (Child, String) {
     (child, said)
 }
 
+/// Whether there is a warning, but for the one that nobody answers with keys.
+fn warns(said: &str) -> bool {
+    let mut lines = said.lines();
+    lines.any(|line| line.contains("WARN") && !line.contains("the key set"))
+}
+
 #[tokio::test]
 async fn a_wrong_or_missing_password_ends_every_program_and_is_not_shown() {
     let server = guarded(Some(SECRET), None).await;
@@ -90,7 +96,7 @@ async fn a_wrong_or_missing_password_ends_every_program_and_is_not_shown() {
     let said = refusal(&mut told("switchboard", &server.url)).await;
     assert!(said.contains("redis://:password@host:port"), "{said}");
     let (_child, said) = serves(told("switchboard", &with(&server, ":correct-horse"))).await;
-    assert!(!said.contains("WARN"), "{said}");
+    assert!(!warns(&said), "{said}");
     assert!(!said.contains("horse"), "the password is shown: {said}");
 }
 
@@ -139,7 +145,7 @@ async fn a_certificate_is_checked_against_the_authority_that_is_given() {
     let mut trusting = told("switchboard", &url);
     trusting.arg("--redis-ca").arg(&ca);
     let (_child, said) = serves(trusting).await;
-    assert!(!said.contains("WARN"), "{said}");
+    assert!(!warns(&said), "{said}");
 
     let said = refusal(&mut told("switchboard", &url)).await;
     assert!(said.contains("authority that is trusted"), "{said}");
@@ -192,7 +198,7 @@ async fn an_access_token_gets_in_where_redis_asks_for_one() {
     };
     let good = token("ya29.good-staple").await;
     let (_child, said) = serves(program(&server.url, &good)).await;
-    assert!(!said.contains("WARN"), "{said}");
+    assert!(!warns(&said), "{said}");
     assert!(!said.contains("staple"), "the token is shown: {said}");
 
     let bad = token("ya29.bad-staple").await;

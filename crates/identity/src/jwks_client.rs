@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use reqwest::{Url, redirect::Policy};
 use tokio::{
     sync::{Mutex, OwnedMutexGuard},
+    task::JoinSet,
     time::Instant,
 };
 
@@ -23,6 +24,9 @@ const FETCH_EVERY: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Older keys are fetched anew in the background, so that a key that was withdrawn is dropped.
 const MAX_AGE: Duration = Duration::from_secs(300);
+/// Keys that are kept fetched are fetched anew that often; sooner after a fetch that failed, and later with
+/// each that fails after it.
+const KEEP_EVERY: Duration = Duration::from_secs(240);
 /// A key set is a few hundred bytes.
 const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 
@@ -35,13 +39,15 @@ pub struct BadIssuerUrl {
     reason: String,
 }
 
-/// The keys of a set of issuers, each fetched from its URL when they are first needed.
+/// The keys of a set of issuers, each fetched from its URL when they are first needed, or before
+/// ([`RemoteKeys::kept_fetched`]).
 ///
 /// A key that was fetched is served from memory, also while the issuer is away. An unknown key id is
 /// looked up again at most once in a few seconds for each issuer, by one fetch that all callers share.
 #[derive(Debug)]
 pub struct RemoteKeys {
     issuers: HashMap<String, Arc<Issuer>>,
+    keeping: JoinSet<()>,
 }
 
 impl RemoteKeys {
@@ -66,7 +72,18 @@ impl RemoteKeys {
         });
         Ok(Self {
             issuers: issuers.collect::<Result<_, _>>()?,
+            keeping: JoinSet::new(),
         })
+    }
+
+    /// Fetches every issuer's keys now and from time to time, from within a tokio runtime: an issuer
+    /// that goes away is then known already, also to who has seen none of its tokens before.
+    #[must_use]
+    pub fn kept_fetched(mut self) -> Self {
+        for issuer in self.issuers.values() {
+            self.keeping.spawn(Arc::clone(issuer).keep_fetched());
+        }
+        self
     }
 }
 
@@ -155,6 +172,23 @@ impl Issuer {
             (Some(key), _) => Ok(key),
             (None, Some(attempt)) if attempt.succeeded => Err(TokenError::UnknownKey),
             (None, _) => Err(TokenError::KeysUnavailable),
+        }
+    }
+
+    async fn keep_fetched(self: Arc<Self>) {
+        let mut retry = RETRY_EVERY;
+        loop {
+            let mut last = Arc::clone(&self.last).lock_owned().await;
+            self.fetch(&mut last).await;
+            let fetched = last.is_some_and(|attempt| attempt.succeeded);
+            drop(last);
+            if fetched {
+                retry = RETRY_EVERY;
+                tokio::time::sleep(KEEP_EVERY).await;
+            } else {
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(KEEP_EVERY);
+            }
         }
     }
 

@@ -173,3 +173,17 @@ async fn other_issuers_and_bad_urls_are_refused() {
         assert!(RemoteKeys::new([(ISSUER.to_owned(), url.to_owned())]).is_err());
     }
 }
+
+#[tokio::test]
+async fn keys_that_are_kept_fetched_are_known_before_the_first_token_and_after_the_issuer_left() {
+    let (issuer, ring) = (Issuer::start().await, ring());
+    issuer.publish(&ring);
+    let keys = issuer.keys().kept_fetched();
+    while issuer.fetches() == 0 {
+        tokio::task::yield_now().await;
+    }
+    issuer.go_away();
+    // Waits for the fetch that is under way, and needs no other.
+    assert_eq!(verdict(&keys, ring.current().kid()).await, Ok(()));
+    assert_eq!(issuer.fetches(), 1);
+}

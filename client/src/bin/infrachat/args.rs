@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
-use infrachat_client::{ChannelName, UserName};
+use infrachat_client::{ChannelName, Region, UserName};
 
 use crate::replay::Speed;
 
@@ -57,6 +57,17 @@ pub(crate) struct Global {
     /// Who you are: lower-case letters, digits, '.', '_' or '-'.
     #[arg(long, global = true, env = "INFRACHAT_USER")]
     pub(crate) user: Option<UserName>,
+
+    /// Regions to go to when the server's own can't be used any more, in this order; without it, that
+    /// region is waited for.
+    #[arg(
+        long = "fallback-region",
+        global = true,
+        env = "INFRACHAT_FALLBACK_REGION",
+        value_name = "REGION",
+        value_delimiter = ','
+    )]
+    pub(crate) fallback_regions: Vec<Region>,
 
     /// A file whose first line is the password.
     #[arg(long, global = true, value_name = "FILE")]

@@ -24,6 +24,7 @@ pub(crate) fn options(global: &Global, register: bool) -> Result<Options> {
     let (password, remembered) = password(global, &user)?;
     let mut options = Options::new(global.server.clone(), user, password);
     client_name(&mut options);
+    options.fallback_regions = global.fallback_regions.clone();
     if register || remembered || global.register {
         options.sign_in = SignIn::LoginOrRegister;
     }
