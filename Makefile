@@ -53,11 +53,21 @@ test: services ## Run all tests, after installing what they need
 	$(MAKE) test-backends
 	$(MAKE) test-python
 
+# Those in a folder of their own choose their backends themselves.
+ON_BACKENDS = $(patsubst crates/e2e/tests/%.rs,--test %,$(wildcard crates/e2e/tests/*.rs))
+
 .PHONY: test-backends
 test-backends: services ## Run the end-to-end tests on Pub/Sub, and on Redis Streams, with Firestore and Redis (they run embedded in make test)
 	cargo build --workspace --bins
-	INFRACHAT_BACKENDS=pubsub cargo test --package infrachat-e2e
-	INFRACHAT_BACKENDS=redis-streams cargo test --package infrachat-e2e
+	INFRACHAT_BACKENDS=pubsub cargo test --package infrachat-e2e $(ON_BACKENDS)
+	INFRACHAT_BACKENDS=redis-streams cargo test --package infrachat-e2e $(ON_BACKENDS)
+
+ROUNDS ?= 20
+
+.PHONY: chaos
+chaos: services ## Kill, freeze, restart and cut off real processes under load, each story ROUNDS times, and print how long recovering took
+	cargo build --workspace --bins
+	INFRACHAT_CHAOS_ROUNDS=$(ROUNDS) cargo test --package infrachat-e2e --test chaos -- --nocapture --test-threads 1 $(ARGS)
 
 .PHONY: test-python
 test-python: services ## Run Google's Python clients against the emulators

@@ -11,7 +11,7 @@ mod room;
 mod stack;
 
 pub use backends::{Choice, partitions};
-pub use programs::{program, programs, refusal};
+pub use programs::{ports, program, programs, refusal};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
 pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};

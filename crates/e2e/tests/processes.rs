@@ -3,25 +3,13 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use infrachat_e2e::{Choice, program, programs};
+use infrachat_e2e::{Choice, ports, program, programs};
 use infrachat_stack::{Bus, Plan, Ports, Process, Service, Services, Stack};
 use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
 use tokio::{process::Command, sync::mpsc};
 
 /// How long an orderly stop may take; only bounds a test that fails.
 const AT_LAST: Duration = Duration::from_secs(60);
-
-/// As many free ports in a row, which nobody else is likely to take.
-fn ports(count: u16) -> u16 {
-    let free = |first: u16| {
-        (first..first + count).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
-    };
-    let start = 20_000 + u16::try_from(std::process::id() % 20_000).expect("small");
-    (0..100)
-        .map(|step| start + step * count)
-        .find(|first| free(*first))
-        .expect("some are free")
-}
 
 fn day(name: &str) -> String {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/ubuntu-irc");

@@ -63,6 +63,28 @@ impl PubsubEmulator {
             .await
     }
 
+    /// Holds what topics of either region have for subscriptions of the other, until
+    /// [`PubsubEmulator::heal`].
+    ///
+    /// # Errors
+    /// When the emulator does not answer.
+    pub async fn cut(&self, a: &str, b: &str) -> Result<(), EmulatorError> {
+        let pair = format!(r#"{{"from": "{a}", "to": "{b}", "both": true}}"#);
+        process::ours(self.process.as_ref())?
+            .control(Method::POST, "/cut", &pair)
+            .await
+    }
+
+    /// Mends all cuts.
+    ///
+    /// # Errors
+    /// When the emulator does not answer.
+    pub async fn heal(&self) -> Result<(), EmulatorError> {
+        process::ours(self.process.as_ref())?
+            .control(Method::POST, "/heal", "")
+            .await
+    }
+
     /// Creates a resource by Pub/Sub's REST interface.
     ///
     /// # Errors

@@ -1,0 +1,308 @@
+//! Sessions in both regions that talk all the time, while something happens to them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use infrachat_client::{
+    ChannelName, Client, ErrorCode, Event, HistoryBound, JoinOptions, NewChannel, Region,
+};
+use infrachat_e2e::{ASIA, WEST, channel};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::{
+    ledger::Ledger,
+    world::{REGIONS, World, within},
+};
+
+/// Users of a region.
+const TALKERS: usize = 3;
+/// Enough for every shard to have some.
+const CHANNELS: usize = 6;
+/// Between messages of a user.
+const PAUSE: Duration = Duration::from_millis(80);
+const PAGE: u32 = 500;
+
+/// A user with a session.
+#[derive(Debug)]
+pub(crate) struct Talker {
+    pub(crate) name: String,
+    pub(crate) client: Client,
+}
+
+/// Users who talk, in every channel and both regions.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) ledger: Arc<Ledger>,
+    /// By region.
+    pub(crate) talkers: [Vec<Talker>; 2],
+    enough: Arc<AtomicBool>,
+    talking: Vec<JoinHandle<()>>,
+    listening: Vec<JoinHandle<()>>,
+}
+
+/// The channels of every load.
+pub(crate) fn channels() -> Vec<String> {
+    (0..CHANNELS)
+        .map(|number| format!("#talk-{number}"))
+        .collect()
+}
+
+impl Load {
+    /// Signs everyone in, has them join, and starts the talk.
+    pub(crate) async fn start(world: &World) -> Self {
+        let ledger = Arc::new(Ledger::default());
+        let mut talkers = [Vec::new(), Vec::new()];
+        for region in [WEST, ASIA] {
+            for number in 0..TALKERS {
+                let name = format!("{}{number}", ["w", "a"][region]);
+                let mut options = world.options(region, &name);
+                options.failover_after = Duration::from_secs(2);
+                let other = Region::new(REGIONS[1 - region]).expect("valid");
+                options.fallback_regions = vec![other];
+                let client = Client::connect(options).await.expect("signs in");
+                talkers[region].push(Talker { name, client });
+            }
+        }
+        let creator = &talkers[WEST][0].client;
+        for name in channels().iter().map(|name| channel(name)) {
+            let created = creator.create_channel(&name, NewChannel::default()).await;
+            let known =
+                |err: &infrachat_client::ClientError| err.code() == Some(ErrorCode::ChannelExists);
+            assert!(created.as_ref().err().is_none_or(known), "{created:?}");
+        }
+        let mut load = Self {
+            ledger,
+            talkers,
+            enough: Arc::default(),
+            talking: Vec::new(),
+            listening: Vec::new(),
+        };
+        for talker in load.talkers.iter().flatten() {
+            for name in channels() {
+                join(&talker.client, &channel(&name)).await;
+            }
+            let (ledger, name) = (Arc::clone(&load.ledger), talker.name.clone());
+            load.listening
+                .push(tokio::spawn(listen(talker.client.clone(), name, ledger)));
+        }
+        for talker in load.talkers.iter().flatten() {
+            let talking = talk(
+                talker.client.clone(),
+                talker.name.clone(),
+                Arc::clone(&load.ledger),
+                Arc::clone(&load.enough),
+            );
+            load.talking.push(tokio::spawn(talking));
+        }
+        load.goes_on(&[WEST, ASIA], &[WEST, ASIA]).await;
+        load
+    }
+
+    /// The names of a region's users.
+    pub(crate) fn names(&self, region: usize) -> Vec<String> {
+        self.talkers[region]
+            .iter()
+            .map(|talker| talker.name.clone())
+            .collect()
+    }
+
+    fn everyone(&self) -> Vec<String> {
+        [self.names(WEST), self.names(ASIA)].concat()
+    }
+
+    /// Waits until every user of these regions was shown something in every channel that users of
+    /// those regions say from now on.
+    pub(crate) async fn goes_on(&self, readers: &[usize], senders: &[usize]) {
+        let then = Instant::now();
+        let named = |regions: &[usize]| -> Vec<String> {
+            regions
+                .iter()
+                .flat_map(|region| self.names(*region))
+                .collect()
+        };
+        let senders: Vec<_> = senders.iter().map(|region| named(&[*region])).collect();
+        for reader in named(readers) {
+            for name in channels() {
+                for senders in &senders {
+                    let what = format!("{reader} hears {senders:?} in {name} again");
+                    let others: Vec<_> = senders
+                        .iter()
+                        .filter(|sender| **sender != reader)
+                        .cloned()
+                        .collect();
+                    within(&what, async || {
+                        let first = self.ledger.first_heard(&reader, &others, &name, then);
+                        assert_eq!(self.ledger.faults(), Vec::<String>::new());
+                        first.is_some()
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+
+    /// Ends the talk, waits until everyone was shown everything that was acknowledged, and checks
+    /// that nothing came twice or out of order, and that both regions' histories agree and have it
+    /// all. Answers what was counted.
+    pub(crate) async fn settle(mut self, world: &World) -> String {
+        self.enough.store(true, Ordering::Release);
+        for talking in self.talking.drain(..) {
+            talking.await.expect("talked to the end");
+        }
+        let everyone = self.everyone();
+        let mut left = Vec::new();
+        let shown = tokio::time::timeout(crate::world::PATIENCE, async {
+            loop {
+                left = self.ledger.missing(&everyone);
+                if left.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if shown.await.is_err() {
+            let lines: Vec<_> = world
+                .lines()
+                .into_iter()
+                .map(|(who, line)| format!("{who} {line}"))
+                .collect();
+            panic!(
+                "{} deliveries are missing: {:#?}\n{}",
+                left.len(),
+                &left[..left.len().min(20)],
+                lines.join("\n")
+            );
+        }
+        let faults = self.ledger.faults();
+        assert!(faults.is_empty(), "{faults:#?}");
+        for name in channels() {
+            self.histories_agree(&name).await;
+        }
+        let counted = format!(
+            "{} acknowledged, {} delivered, 0 lost, 0 duplicated, 0 out of order; histories agree",
+            self.ledger.acknowledged(),
+            self.ledger.delivered()
+        );
+        for talker in self.talkers.iter().flatten() {
+            talker.client.close().await;
+        }
+        self.listening.drain(..).for_each(|task| task.abort());
+        counted
+    }
+
+    /// Both regions' histories of a channel have the same messages under the same ids, each once, and
+    /// all that were acknowledged.
+    async fn histories_agree(&self, name: &str) {
+        let acknowledged = self.ledger.bodies(name);
+        within(&format!("both histories of {name} are whole"), async || {
+            let west = history(&self.talkers[WEST][0].client, name).await;
+            let asia = history(&self.talkers[ASIA][0].client, name).await;
+            let mut counts = BTreeMap::new();
+            for (_, body) in &west {
+                *counts.entry(body.clone()).or_insert(0) += 1;
+            }
+            assert!(
+                counts.values().all(|count| *count == 1),
+                "{name}: {counts:?}"
+            );
+            west == asia && acknowledged.iter().all(|body| counts.contains_key(body))
+        })
+        .await;
+    }
+}
+
+/// All of a channel's history, forwards: ids and bodies.
+async fn history(client: &Client, name: &str) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut bound = HistoryBound::After(infrachat_client::MessageId::floor_of(0));
+    loop {
+        let page = client.history(&channel(name), bound, PAGE).await;
+        let (page, more) = page.expect("a page");
+        if let Some(last) = page.last() {
+            bound = HistoryBound::After(last.message_id);
+        }
+        all.extend(page.into_iter().map(|message| {
+            let body = String::from_utf8_lossy(&message.body).into_owned();
+            (message.message_id.to_string(), body)
+        }));
+        if !more {
+            return all;
+        }
+    }
+}
+
+/// Joins; a channel that was just created may not be known in the other region yet.
+async fn join(client: &Client, name: &ChannelName) {
+    within("a channel is known", async || {
+        match client.join(name, JoinOptions::default()).await {
+            Ok(()) => true,
+            Err(err) if err.code() == Some(ErrorCode::ChannelNotFound) => false,
+            Err(err) => panic!("{name} can't be joined: {err}"),
+        }
+    })
+    .await;
+}
+
+async fn talk(client: Client, name: String, ledger: Arc<Ledger>, enough: Arc<AtomicBool>) {
+    let mut answers = JoinSet::new();
+    let mut every = tokio::time::interval(PAUSE);
+    for channel_name in channels().into_iter().cycle() {
+        every.tick().await;
+        if enough.load(Ordering::Acquire) {
+            break;
+        }
+        let number = ledger.says(&name, &channel_name);
+        let answer = client.publish(&channel(&channel_name), format!("{name} {number}"));
+        let (ledger, name) = (Arc::clone(&ledger), name.clone());
+        answers.spawn(async move {
+            let answer = answer.await.map(drop).map_err(|err| err.to_string());
+            ledger.answered(&name, &channel_name, number, answer);
+        });
+        while answers.try_join_next().is_some() {}
+    }
+    answers.join_all().await;
+}
+
+async fn listen(client: Client, reader: String, ledger: Arc<Ledger>) {
+    while let Some(event) = client.next_event().await {
+        match event {
+            Event::Message(message) => {
+                let body = String::from_utf8_lossy(&message.body).into_owned();
+                let number = body
+                    .split(' ')
+                    .nth(1)
+                    .and_then(|number| number.parse().ok());
+                let (sender, channel) = (message.sender.as_str(), message.channel.as_str());
+                ledger.hears(&reader, sender, channel, number.expect("a number"));
+            }
+            Event::Gap { code, reason, .. } => {
+                ledger.wrong(format!("{reader} was told of a gap: {code}: {reason}"));
+            }
+            Event::Left {
+                channel, reason, ..
+            } => {
+                ledger.wrong(format!("{reader} had to leave {channel}: {reason}"));
+            }
+            Event::Error { code, message, .. } => {
+                ledger.wrong(format!("{reader} saw an error: {code}: {message}"));
+            }
+            Event::Joined {
+                channel,
+                recovered: false,
+                ..
+            } => {
+                ledger.wrong(format!("{reader} joined {channel} and missed something"));
+            }
+            Event::Closed { code, reason } if code != "closed" => {
+                ledger.wrong(format!("{reader} was closed: {code}: {reason}"));
+            }
+            _ => {}
+        }
+    }
+}

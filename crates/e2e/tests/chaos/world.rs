@@ -1,0 +1,210 @@
+//! Both regions as separate processes on emulators and Redis, and who speaks to them by hand.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use infrachat_client::{Client, Options, Password, SignIn};
+use infrachat_e2e::{bearer, eventually, ports, programs, user};
+use infrachat_proto::{
+    gatekeeper::v1::{self as gatekeeper, gatekeeper_service_client::GatekeeperServiceClient},
+    switchboard::v1::{self as switchboard, switchboard_service_client::SwitchboardServiceClient},
+};
+use infrachat_stack::{Bus, Plan, Ports, Services, Stack};
+use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::{
+    sync::{MutexGuard, mpsc},
+    time::timeout,
+};
+
+pub(crate) const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
+const PASSWORD: &str = "correct horse";
+/// Longer than anything takes that comes at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// The machine carries one world at a time: leases are renewed by real clocks.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// What runs.
+pub(crate) struct World {
+    pub(crate) pubsub: PubsubEmulator,
+    pub(crate) firestore: FirestoreEmulator,
+    pub(crate) redis: RedisServer,
+    pub(crate) stack: Stack,
+    plan: Plan,
+    said: Said,
+    _keys: TempDir,
+    _alone: MutexGuard<'static, ()>,
+}
+
+type Said = Arc<Mutex<Vec<(String, String)>>>;
+
+impl World {
+    /// Starts everything, with further arguments for the shards.
+    pub(crate) async fn start(shard_args: &[&str]) -> Self {
+        infrachat_runtime::telemetry::init(&crate::options().log);
+        let alone = ONE.lock().await;
+        let (pubsub, firestore, redis) = tokio::join!(
+            PubsubEmulator::start(),
+            FirestoreEmulator::start(),
+            RedisServer::start()
+        );
+        let (pubsub, firestore) = (pubsub.expect("starts"), firestore.expect("starts"));
+        let redis = redis.expect("starts");
+        let keys = tempfile::tempdir().expect("a folder");
+        let first = ports(20);
+        let plan = Plan {
+            programs: programs(),
+            ports: [Ports::from(first), Ports::from(first + 10)],
+            bus: Bus::Pubsub,
+            services: Services {
+                pubsub: pubsub.address.clone(),
+                firestore: firestore.address.clone(),
+                redis: redis.url.clone(),
+            },
+            keys: keys.path().to_owned(),
+            log: "warn".to_owned(),
+            shard_args: shard_args.iter().copied().map(str::to_owned).collect(),
+        };
+        let (lines, mut heard) = mpsc::unbounded_channel();
+        let said = Said::default();
+        let lists = Arc::clone(&said);
+        tokio::spawn(async move {
+            while let Some(line) = heard.recv().await {
+                lists.lock().expect("whole").push(line);
+            }
+        });
+        let stack = Stack::start(&plan, lines).await.expect("starts");
+        let world = Self {
+            pubsub,
+            firestore,
+            redis,
+            stack,
+            plan,
+            said,
+            _keys: keys,
+            _alone: alone,
+        };
+        for region in 0..REGIONS.len() {
+            world.served(region).await;
+        }
+        world
+    }
+
+    /// What the processes said so far.
+    pub(crate) fn lines(&self) -> Vec<(String, String)> {
+        self.said.lock().expect("whole").clone()
+    }
+
+    /// Waits until a process has said something with this in it, after the first `since` lines.
+    pub(crate) async fn says(&self, name: &str, text: &str, since: usize) {
+        let what = format!("{name} says {text}");
+        eventually(&what, async || {
+            let said = self.lines();
+            let mut new = said.iter().skip(since);
+            new.any(|(who, line)| who == name && line.contains(text))
+        })
+        .await;
+    }
+
+    /// How a client signs in through a region.
+    pub(crate) fn options(&self, region: usize, name: &str) -> Options {
+        let mut options = Options::new(
+            self.plan.gatekeeper(region),
+            user(name),
+            Password::new(PASSWORD),
+        );
+        options.sign_in = SignIn::LoginOrRegister;
+        // Longer than any story keeps a message waiting.
+        options.publish_deadline = PATIENCE;
+        options.call_deadline = PATIENCE;
+        options.event_buffer = 65_536;
+        options
+    }
+
+    pub(crate) async fn client(&self, region: usize, name: &str) -> Client {
+        Client::connect(self.options(region, name))
+            .await
+            .expect("signs in")
+    }
+
+    /// An access token of a user made for this.
+    pub(crate) async fn token(&self, region: usize, name: &str) -> String {
+        let address = format!("http://{}", self.plan.gatekeeper(region));
+        let mut gatekeeper = GatekeeperServiceClient::connect(address)
+            .await
+            .expect("connects");
+        let request = gatekeeper::RegisterRequest {
+            user: name.to_owned(),
+            password: PASSWORD.to_owned(),
+        };
+        let session = gatekeeper.register(request).await.expect("registers");
+        session.into_inner().access_token
+    }
+
+    /// Where channels are served in a region; none while Switchboard does not answer.
+    pub(crate) async fn routes(
+        &self,
+        region: usize,
+        token: &str,
+        channels: &[String],
+    ) -> Option<Vec<switchboard::Route>> {
+        let address = format!("http://127.0.0.1:{}", self.plan.ports[region].switchboard);
+        let mut switchboard = SwitchboardServiceClient::connect(address).await.ok()?;
+        let request = switchboard::ResolveRequest {
+            channels: channels.to_vec(),
+        };
+        let answer = switchboard.resolve(bearer(token, request)).await.ok()?;
+        Some(answer.into_inner().routes)
+    }
+
+    /// Waits until every partition of a region has an owner: asked by names enough to meet them all.
+    pub(crate) async fn served(&self, region: usize) {
+        let token = self.token(region, &format!("served-{}", rand_name())).await;
+        let names: Vec<_> = (0..500).map(|number| format!("#served-{number}")).collect();
+        let what = format!("every partition of {} is served", REGIONS[region]);
+        within(&what, async || {
+            let routes = self.routes(region, &token, &names).await;
+            routes.is_some_and(|routes| routes.iter().all(|route| !route.endpoint.is_empty()))
+        })
+        .await;
+    }
+
+    /// Kills a process, as a crash would, and waits for its end.
+    pub(crate) async fn kill(&mut self, name: &str) {
+        let process = self.stack.process(name);
+        process.signal(Signal::KILL);
+        process.wait().await.expect("ends");
+    }
+
+    pub(crate) async fn restart(&mut self, name: &str) {
+        self.stack.restart(name).await.expect("serves");
+    }
+
+    /// Stops everything; each must end well.
+    pub(crate) async fn stop(self) {
+        for (name, status) in self.stack.stop().await {
+            let status = status.expect("ends");
+            assert!(status.success(), "{name} ended with {status}");
+        }
+    }
+}
+
+fn rand_name() -> String {
+    infrachat_client::ClientMessageId::random().to_string()[..12].to_owned()
+}
+
+/// Waits until something holds; a test that waits for longer than [`PATIENCE`] has failed.
+pub(crate) async fn within(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        let mut every = tokio::time::interval(Duration::from_millis(20));
+        while !holds().await {
+            every.tick().await;
+        }
+    };
+    timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("in vain waited until {what}"));
+}
