@@ -20,6 +20,10 @@ use crate::{
     stats::count,
 };
 
+/// While Switchboard answers, a channel without a shard is about to be taken over: it is looked for again
+/// within what so many failures make for, however many there were.
+const FAILURES_OF_A_MOVE: u32 = 5;
+
 impl Driver {
     /// Takes every channel that is due one step further: to Switchboard, or to its shard.
     pub(crate) fn place(&mut self, now: Instant) {
@@ -80,7 +84,7 @@ impl Driver {
                         channel.is_some_and(|channel| channel.place == Place::Asking)
                     };
                     let names: Vec<_> = channels.into_iter().filter(asked).collect();
-                    self.not_placed(&names, told, &err.to_string());
+                    self.nobody_answers(&names, told, &err.to_string());
                 }
                 None => {
                     for name in &channels {
@@ -114,12 +118,27 @@ impl Driver {
         }
     }
 
-    /// Channels could not be placed: all of them are tried again together, so that they can share
-    /// one question.
+    /// Channels could not be placed, since they have no shard that can be reached at the moment. All of
+    /// them are tried again together, so that they can share one question.
     pub(crate) fn not_placed(
         &mut self,
         names: &[ChannelName],
         told: Duration,
+        why: &str,
+    ) -> Duration {
+        self.not_placed_for(names, told, FAILURES_OF_A_MOVE, why)
+    }
+
+    /// The same, since the region does not answer.
+    fn nobody_answers(&mut self, names: &[ChannelName], told: Duration, why: &str) {
+        self.not_placed_for(names, told, u32::MAX, why);
+    }
+
+    fn not_placed_for(
+        &mut self,
+        names: &[ChannelName],
+        told: Duration,
+        most_failures: u32,
         why: &str,
     ) -> Duration {
         let failures = |name| {
@@ -128,7 +147,8 @@ impl Driver {
                 .map_or(0, |channel| channel.failures + 1)
         };
         let failures = names.iter().map(failures).max().unwrap_or(1);
-        let wait = told + self.options.backoff.wait(failures, &mut self.rng);
+        let counted = failures.min(most_failures);
+        let wait = told + self.options.backoff.wait(counted, &mut self.rng);
         let now = Instant::now();
         for name in names {
             if let Some(channel) = self.channels.get_mut(name) {

@@ -64,7 +64,7 @@ pub struct Tuning {
     pub publish_deadline: Duration,
     /// How long a lease is good without being renewed, milliseconds; the same everywhere.
     #[arg(long = "lease-ttl-ms", env = "INFRACHAT_LEASE_TTL_MS",
-        value_parser = millis, default_value = "5000")]
+        value_parser = millis, default_value = "4000")]
     pub lease_ttl: Duration,
     /// How often the lease is renewed, milliseconds.
     #[arg(long = "lease-renewal-ms", env = "INFRACHAT_LEASE_RENEWAL_MS",
@@ -116,7 +116,7 @@ impl Default for Tuning {
             heartbeat_interval: Duration::from_secs(20),
             hello_timeout: Duration::from_secs(10),
             publish_deadline: Duration::from_secs(10),
-            lease_ttl: Duration::from_secs(5),
+            lease_ttl: Duration::from_secs(4),
             lease_renewal: Duration::from_secs(1),
             seat_ttl: Duration::from_secs(45),
             drain: Duration::from_secs(5),

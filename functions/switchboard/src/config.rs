@@ -15,7 +15,7 @@ pub struct Config {
     #[arg(long, env = "INFRACHAT_PARTITIONS", default_value_t)]
     pub partitions: PartitionCount,
     /// How long a lease is good without being renewed, milliseconds; the same everywhere.
-    #[arg(long = "lease-ttl-ms", env = "INFRACHAT_LEASE_TTL_MS", default_value = "5000", value_parser = millis)]
+    #[arg(long = "lease-ttl-ms", env = "INFRACHAT_LEASE_TTL_MS", default_value = "4000", value_parser = millis)]
     pub lease_ttl: Duration,
     /// How old the routes may be that are served while the store is read for them, since it can't be
     /// followed, milliseconds.
@@ -29,7 +29,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:0".to_owned(),
             partitions: PartitionCount::default(),
-            lease_ttl: Duration::from_secs(5),
+            lease_ttl: Duration::from_secs(4),
             refresh: Duration::from_millis(250),
         }
     }

@@ -54,8 +54,17 @@ pub(crate) fn channels() -> Vec<String> {
 }
 
 impl Load {
-    /// Signs everyone in, has them join, and starts the talk.
+    /// Signs everyone in, has them join, and starts the talk. Everyone stays in their region.
     pub(crate) async fn start(world: &World) -> Self {
+        Self::with(world, false).await
+    }
+
+    /// The same, of users who may go to the other region.
+    pub(crate) async fn with_fallback(world: &World) -> Self {
+        Self::with(world, true).await
+    }
+
+    async fn with(world: &World, fallback: bool) -> Self {
         let ledger = Arc::new(Ledger::default());
         let mut talkers = [Vec::new(), Vec::new()];
         for region in [WEST, ASIA] {
@@ -63,8 +72,10 @@ impl Load {
                 let name = format!("{}{number}", ["w", "a"][region]);
                 let mut options = world.options(region, &name);
                 options.failover_after = Duration::from_secs(2);
-                let other = Region::new(REGIONS[1 - region]).expect("valid");
-                options.fallback_regions = vec![other];
+                if fallback {
+                    let other = Region::new(REGIONS[1 - region]).expect("valid");
+                    options.fallback_regions = vec![other];
+                }
                 let client = Client::connect(options).await.expect("signs in");
                 talkers[region].push(Talker { name, client });
             }

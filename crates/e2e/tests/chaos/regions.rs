@@ -11,7 +11,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_dead_region_go_on_in_the_other_and_both_converge_on_its_return() {
     let mut world = World::start(&[]).await;
-    let load = Load::start(&world).await;
+    let load = Load::with_fallback(&world).await;
     for _ in 0..rounds() {
         let asia = ["gatekeeper", "switchboard", "shard-0", "shard-1"];
         let asia = asia.map(|program| format!("{} {program}", REGIONS[ASIA]));

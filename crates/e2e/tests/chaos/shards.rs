@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use infrachat_e2e::{RawSession, WEST};
+use infrachat_e2e::{RawSession, Received, WEST};
 use infrachat_proto::chat::v1::server_event::Kind;
 use infrachat_types::ErrorCode;
 use rustix::process::Signal;
@@ -141,8 +141,9 @@ async fn a_shard_that_was_frozen_for_longer_than_its_lease_neither_serves_nor_wr
         // It finds this when it wakes up.
         left_behind.publish(&name, "too late").await;
         world.stack.process(victim).signal(Signal::CONT);
-        loop {
-            match left_behind.next().await {
+        // Or the stream ends, since its heartbeats were missed meanwhile.
+        while let Received::Event(kind) = left_behind.receive().await {
+            match *kind {
                 Kind::Error(error) => {
                     let codes = [ErrorCode::Unavailable, ErrorCode::NotJoined];
                     assert!(
