@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use infrachat_bus::Delivery;
 use infrachat_metadata::HistoryEntry;
-use infrachat_proto::chat::v1::server_event::Kind;
+use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
 use infrachat_types::{
     ChannelName, ClientMessageId, Epoch, Message, MessageId, Offset, OriginId, Position, Region,
     RegionTag, SessionId, UserName,
@@ -265,6 +265,26 @@ impl Channel {
         );
         drop(inner);
         self.wake();
+    }
+
+    /// Tells readers that messages of a region did not come, and can't be had.
+    pub(crate) fn append_gap(&self, missed: u64, of: &Region) {
+        let position = {
+            let inner = self.lock();
+            let newest = (self.epoch, Offset(inner.next_offset.0 - 1)).max(inner.stable);
+            encode_position(&self.name, &self.region, newest, &inner.seen)
+        };
+        let gap = chat::Gap {
+            channel: self.name.to_string(),
+            from: position.clone(),
+            to: position,
+            missed,
+            code: "not_delivered".to_owned(),
+            reason: format!(
+                "messages of {of} were not delivered, and its history does not have them: they may come later"
+            ),
+        };
+        self.append_passing(infrachat_proto::event_entry(Kind::Gap(gap)), None);
     }
 
     /// What is known of a message that says it is a retry, or is older than the window.

@@ -14,6 +14,7 @@ mod control;
 mod dedupe;
 mod grpc;
 mod history;
+mod holes;
 mod ingest;
 mod log;
 mod ownership;

@@ -221,8 +221,8 @@ impl Lane {
             return;
         }
         let origin = match &outgoing.content {
-            Content::Passing(bus::envelope::Kind::Typing(_)) => (OriginId::from_text(""), 0),
-            _ => outgoing.channel.next_origin_seq(),
+            Content::Passing(_) => (OriginId::from_text(""), 0),
+            Content::Message { .. } => outgoing.channel.next_origin_seq(),
         };
         let accepted = self
             .bus
@@ -334,13 +334,8 @@ impl Lane {
         } in std::mem::take(&mut self.failed)
         {
             match &outgoing.content {
-                Content::Passing(_) => {
-                    // Presence is said anew from time to time; a number lost needs a new origin.
-                    if origin.1 > 0 {
-                        outgoing.channel.renew_origin();
-                    }
-                    self.pending.settle();
-                }
+                // Presence is said anew from time to time.
+                Content::Passing(_) => self.pending.settle(),
                 Content::Message { deadline, .. } if *deadline <= now => {
                     self.give_up(outgoing, &err)
                 }
@@ -365,11 +360,11 @@ impl Lane {
     }
 
     fn give_up(&mut self, outgoing: Outgoing, err: &BusError) {
-        outgoing.channel.renew_origin();
         if let Content::Message {
             message, mailbox, ..
         } = &outgoing.content
         {
+            outgoing.channel.renew_origin();
             outgoing
                 .channel
                 .refuse(&message.sender, message.client_message_id);

@@ -20,10 +20,12 @@ use infrachat_types::{
     ChannelName, ClientMessageId, Message, MessageId, OriginId, Region, SessionId, UserName,
 };
 use prost::Message as _;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     channel::{Appended, Channel, Incoming, Known},
+    holes::{Hole, Numbers},
     partition::Partition,
     parts::{Parts, in_time},
     presence::Heard,
@@ -31,8 +33,6 @@ use crate::{
 
 /// Wait before asking a dependency again.
 const RETRY: Duration = Duration::from_millis(200);
-/// Origins remembered to notice holes in their numbers.
-const ORIGINS: usize = 10_000;
 
 /// A consumer of one source region's topic of a partition.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Relay {
     }
 
     async fn consume(self) {
-        let mut numbers = Numbers::default();
+        let mut numbers = Numbers::new(infrachat_types::unix_millis());
         loop {
             match self
                 .parts
@@ -87,6 +87,9 @@ impl Relay {
     /// Relays until the consumer ends.
     async fn relay(&self, mut consumer: Consumer, numbers: &mut Numbers) {
         let mut held = Held::default();
+        // Goes on while deliveries come.
+        let mut again = tokio::time::interval(RETRY);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.partition.history.room().await;
             tokio::select! {
@@ -94,7 +97,7 @@ impl Relay {
                     Some(delivery) => self.handle(delivery, numbers, &mut held).await,
                     None => return,
                 },
-                () = tokio::time::sleep(RETRY), if !held.is_empty() => self.release(&mut held).await,
+                _ = again.tick(), if !held.is_empty() => self.release(&mut held).await,
             }
         }
     }
@@ -112,10 +115,10 @@ impl Relay {
             origin,
             content,
         } = arrived;
-        numbers.check(&name, &origin.0, origin.1);
         match content {
             Content::Message(message, attempt) => {
                 let waiting = Waiting {
+                    hole: numbers.check(&message, &origin),
                     message,
                     attempt,
                     origin,
@@ -145,16 +148,23 @@ impl Relay {
         }
     }
 
-    /// Appends a message, or gives it back when the store can't be asked.
-    async fn message(&self, waiting: Waiting) -> Result<(), Waiting> {
+    /// Appends a message, or gives it back when it has to wait for a store.
+    async fn message(&self, mut waiting: Waiting) -> Result<(), Waiting> {
         let Ok(channel) = in_time(self.partition.channel(&waiting.message.channel)).await else {
             return Err(waiting);
         };
+        if let Some(hole) = &waiting.hole {
+            if !self.fill(hole, &channel).await {
+                return Err(waiting);
+            }
+            waiting.hole = None;
+        }
         let Waiting {
             message,
             attempt,
             origin,
             delivery,
+            hole: _,
         } = waiting;
         if channel.known(&message, attempt > 1) == Known::AskHistory {
             match in_time(self.parts.store.find_message(&message.identity())).await {
@@ -164,6 +174,7 @@ impl Relay {
                         attempt,
                         origin,
                         delivery,
+                        hole: None,
                     });
                 }
                 Ok(Some(entry)) if entry.message.message_id <= message.message_id => {
@@ -194,14 +205,54 @@ impl Relay {
         Ok(())
     }
 
+    /// Appends what did not come over the bus and the history of its region has. After a while, readers
+    /// are told what is missing; until then, answers false if something is.
+    async fn fill(&self, hole: &Hole, channel: &Arc<Channel>) -> bool {
+        let found = match self.parts.stores.get(hole.region()) {
+            Some(store) => in_time(hole.find(&channel.name, store)).await,
+            None => Ok(Vec::new()),
+        };
+        let found = found.unwrap_or_else(|err| {
+            tracing::warn!(channel = %channel.name, %err, "the history that fills a hole can't be read");
+            Vec::new()
+        });
+        let missing = hole.size().saturating_sub(found.len());
+        if missing > 0 && !hole.is_late() {
+            return false;
+        }
+        tracing::warn!(channel = %channel.name, filled = found.len(), missing, "a hole was filled from history");
+        for entry in found {
+            if channel.known(&entry.message, false) == Known::AskHistory {
+                let identity = entry.message.identity();
+                if let Ok(Some(_)) = in_time(self.parts.store.find_message(&identity)).await {
+                    continue;
+                }
+            }
+            channel.append(Incoming {
+                message: entry.message,
+                origin: entry.origin,
+                origin_seq: entry.origin_seq,
+                delivery: None,
+            });
+        }
+        if missing > 0 {
+            channel.append_gap(missing as u64, hole.region());
+        }
+        true
+    }
+
     /// Tries again what had to wait, each channel in order.
     async fn release(&self, held: &mut Held) {
         for name in held.channels() {
             while let Some(waiting) = held.pop_front(&name) {
                 if let Err(waiting) = self.message(waiting).await {
-                    tracing::warn!(channel = %name, "the store does not answer; messages wait");
+                    let store_is_away = waiting.hole.is_none();
                     held.push_front(waiting);
-                    return;
+                    if store_is_away {
+                        tracing::warn!(channel = %name, "the store does not answer; messages wait");
+                        return;
+                    }
+                    break;
                 }
             }
         }
@@ -266,6 +317,8 @@ struct Waiting {
     attempt: u32,
     origin: (OriginId, u64),
     delivery: Delivery,
+    /// What should have come before it.
+    hole: Option<Hole>,
 }
 
 /// Messages that wait for the store, by channel: other channels go on. Bounded, since they count as
@@ -334,29 +387,4 @@ fn typing(channel: &Channel, event: bus::TypingEvent) {
     });
     let encoded: Bytes = infrachat_proto::event_entry(kind);
     channel.append_passing(encoded, Some(SessionId::from_text(&event.session_id)));
-}
-
-/// Notices holes in the numbers of each origin and channel.
-#[derive(Debug, Default)]
-struct Numbers {
-    newest: HashMap<(ChannelName, OriginId), u64>,
-}
-
-impl Numbers {
-    fn check(&mut self, channel: &ChannelName, origin: &OriginId, number: u64) {
-        if number == 0 {
-            return;
-        }
-        if self.newest.len() >= ORIGINS {
-            self.newest.clear();
-        }
-        let newest = self
-            .newest
-            .entry((channel.clone(), origin.clone()))
-            .or_insert(number);
-        if number > *newest + 1 {
-            tracing::warn!(%channel, %origin, after = *newest, before = number, "a hole in an origin's numbers");
-        }
-        *newest = number.max(*newest);
-    }
 }
