@@ -35,6 +35,10 @@ pub enum HistoryBound {
     Before(MessageId),
     /// The oldest messages after this one.
     After(MessageId),
+    /// The newest messages from before this moment, milliseconds since 1970.
+    BeforeTime(i64),
+    /// The oldest messages from this moment on, milliseconds since 1970.
+    Since(i64),
 }
 
 impl Client {
@@ -93,6 +97,10 @@ impl Client {
                 HistoryBound::After(id) => {
                     Some(chat::get_history_request::Bound::After(id.to_string()))
                 }
+                HistoryBound::BeforeTime(at) => {
+                    Some(chat::get_history_request::Bound::BeforeMs(at))
+                }
+                HistoryBound::Since(at) => Some(chat::get_history_request::Bound::SinceMs(at)),
             },
             limit,
         };

@@ -27,6 +27,8 @@ use crate::{access, parts::Parts, presence, session};
 const FRAMES: usize = 2;
 const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1_000;
+/// The latest moment that an id can tell.
+const LATEST: u64 = (1 << 48) - 1;
 /// Most members of a private channel.
 const MEMBERS: usize = 1_000;
 const TOPIC_LENGTH: usize = 500;
@@ -141,6 +143,8 @@ impl Chat {
             None => Direction::Before(MessageId::MAX),
             Some(Bound::Before(text)) => Direction::Before(id(text)?),
             Some(Bound::After(text)) => Direction::After(id(text)?),
+            Some(Bound::BeforeMs(at)) => Direction::Before(first_id_of(*at)?),
+            Some(Bound::SinceMs(at)) => Direction::After(first_id_of(*at)?),
         };
         let limit = page_size(asked.limit)?;
         let page = self
@@ -221,6 +225,15 @@ impl Chat {
             presence_stale,
         })
     }
+}
+
+/// The id below all those of a moment.
+fn first_id_of(millis: i64) -> Result<MessageId, Refusal> {
+    let known = u64::try_from(millis).ok().filter(|at| *at <= LATEST);
+    known.map(MessageId::floor_of).ok_or_else(|| {
+        let text = format!("{millis} is no moment: milliseconds since 1970, up to {LATEST}");
+        Refusal::new(ErrorCode::BadRequest, text)
+    })
 }
 
 fn page_size(asked: u32) -> Result<usize, Refusal> {

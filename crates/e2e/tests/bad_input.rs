@@ -361,6 +361,14 @@ async fn pages_and_bounds_that_make_no_sense_are_refused() {
             history("#general", Some(Bound::After("\u{1F600}".repeat(26))), 1),
             "bad_request",
         ),
+        (
+            history("#general", Some(Bound::BeforeMs(-1)), 1),
+            "bad_request",
+        ),
+        (
+            history("#general", Some(Bound::SinceMs(i64::MAX)), 1),
+            "bad_request",
+        ),
         (history("#nowhere", None, 1), "channel_not_found"),
         (history("nonsense", None, 1), "bad_channel_name"),
     ];

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use infrachat_e2e::{ASIA, RawSession, TestStack, WEST, bearer};
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
+use infrachat_types::MessageId;
 
 async fn come_back(stack: &TestStack, region: usize, token: &str, position: &Bytes) -> RawSession {
     let mut session = stack.session_for(region, token, "#general").await;
@@ -160,4 +161,16 @@ async fn history_pages_both_ways_and_reads_the_same_in_both_regions() {
     assert!(all.is_sorted());
     let after = chat::get_history_request::Bound::After(all[4].clone());
     assert_eq!(ids(&read(WEST, Some(after)).await), ids(&newest));
+    // By time: an id begins with its moment.
+    let moment = |id: &String| id.parse::<MessageId>().expect("an id").millis();
+    let at = moment(&all[10]);
+    let (earlier, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|id| moment(id) < at);
+    let at = i64::try_from(at).expect("a moment");
+    for region in [WEST, ASIA] {
+        let before = chat::get_history_request::Bound::BeforeMs(at);
+        assert_eq!(ids(&read(region, Some(before)).await), earlier);
+        let since = chat::get_history_request::Bound::SinceMs(at);
+        let since = ids(&read(region, Some(since)).await);
+        assert_eq!(since, later[..later.len().min(15)]);
+    }
 }
