@@ -7,6 +7,8 @@ use infrachat_proto::Refusal;
 use infrachat_types::ErrorCode;
 use tokio::{sync::watch, time::timeout};
 
+use crate::counted::COUNTED;
+
 /// Wait before the region's revocations are asked for again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -33,6 +35,12 @@ impl Callers {
 
     /// Whose token it is.
     pub(crate) async fn check(&self, token: &str) -> Result<Claims, Refusal> {
+        let checked = self.checked(token).await;
+        COUNTED.verification(checked.as_ref().err().map(|refusal| refusal.code));
+        checked
+    }
+
+    async fn checked(&self, token: &str) -> Result<Claims, Refusal> {
         let verified = self.verifier.verify(token).await;
         let claims = verified.map_err(|err| Refusal::new(err.code(), err.to_string()))?;
         self.still_good(&claims).await?;

@@ -18,12 +18,16 @@ use tokio::time::Instant;
 
 use crate::{
     comings::{self, Comings},
-    dedupe::DuplicateWindow,
+    counted::COUNTED,
+    dedupe::{DuplicateWindow, Seen},
     history::HistoryQueue,
     log::{Cursor, Entry, Place, Read, Ring, RingLimits, Skipped},
+    observe::Lag,
     reader::Reader,
     refused::Refused,
     session::Mailbox,
+    tally::{Facts, Tally},
+    traces::Traced,
 };
 
 /// Sizes of a channel's structures.
@@ -42,6 +46,7 @@ pub(crate) struct Channel {
     inner: Mutex<Inner>,
     readers: Mutex<Vec<Arc<Reader>>>,
     history: HistoryQueue,
+    lag: Arc<Lag>,
 }
 
 #[derive(Debug)]
@@ -86,6 +91,8 @@ pub(crate) struct Incoming {
     pub(crate) origin_seq: u64,
     /// The delivery that brought it, if it came over the bus.
     pub(crate) delivery: Option<Delivery>,
+    /// Its trace, if that is kept.
+    pub(crate) trace: Option<Arc<Traced>>,
 }
 
 /// What appending came to.
@@ -99,6 +106,8 @@ pub(crate) enum Appended {
         message_id: MessageId,
         /// Under the same body.
         same_body: bool,
+        /// The bus delivered it before.
+        redelivered: bool,
     },
 }
 
@@ -130,6 +139,7 @@ impl Channel {
         }: Tail,
         limits: ChannelLimits,
         history: HistoryQueue,
+        lag: Arc<Lag>,
     ) -> Self {
         let region = regions[0].clone();
         // What came before the tail had come from every region by about the tail's first moment.
@@ -174,7 +184,8 @@ impl Channel {
             idle_since: None,
         };
         for entry in tail.iter().skip(usize::from(!complete)) {
-            inner.take_in(&name, &region, &entry.message, (entry.epoch, entry.offset));
+            let place = (entry.epoch, entry.offset);
+            inner.take_in((&name, &region), &entry.message, place, None);
         }
         if !complete
             && let Some(newest) = tail
@@ -191,6 +202,7 @@ impl Channel {
             inner: Mutex::new(inner),
             readers: Mutex::new(Vec::new()),
             history,
+            lag,
         }
     }
 
@@ -207,10 +219,13 @@ impl Channel {
             origin,
             origin_seq,
             delivery,
+            trace,
         } = incoming;
         let mut inner = self.lock();
         if let Some(seen) = inner.window.get(&message.sender, message.client_message_id) {
             let same_body = seen.same_body(&message.body);
+            let own = origin == inner.origin.id;
+            let redelivered = count_duplicate(&message, &seen, own, delivery.as_ref());
             if same_body && message.message_id < seen.message_id {
                 // The smaller id wins, in every region.
                 inner.window.correct(&message);
@@ -221,12 +236,14 @@ impl Channel {
             return Appended::Duplicate {
                 message_id: seen.message_id,
                 same_body,
+                redelivered,
             };
         }
         let offset = inner.next_offset;
         inner.next_offset = offset.next();
         let place = (self.epoch, offset);
-        inner.take_in(&self.name, &self.region, &message, place);
+        inner.take_in((&self.name, &self.region), &message, place, trace);
+        self.lag.add(message.published_at);
         self.write(message, place, (origin, origin_seq), delivery);
         drop(inner);
         self.wake();
@@ -260,6 +277,7 @@ impl Channel {
                 encoded,
                 author,
                 message: None,
+                facts: None,
             },
             stable,
         );
@@ -416,10 +434,22 @@ impl Channel {
         threshold: u64,
         budget: usize,
         out: &mut Vec<Bytes>,
+        tally: &mut Tally,
     ) -> Read {
         self.lock()
             .ring
-            .read(cursor, reader, threshold, budget, out)
+            .read(cursor, reader, threshold, budget, out, tally)
+    }
+
+    /// Unread messages of the reader that is furthest behind.
+    pub(crate) fn lag(&self) -> u64 {
+        let messages = self.lock().ring.messages();
+        let readers = self.lock_readers();
+        readers
+            .iter()
+            .map(|reader| reader.lag(messages))
+            .max()
+            .unwrap_or(0)
     }
 
     /// Moves a slow reader ahead.
@@ -477,7 +507,13 @@ impl Channel {
 }
 
 impl Inner {
-    fn take_in(&mut self, name: &ChannelName, region: &Region, message: &Message, place: Place) {
+    fn take_in(
+        &mut self,
+        (name, region): (&ChannelName, &Region),
+        message: &Message,
+        place: Place,
+        trace: Option<Arc<Traced>>,
+    ) {
         let newest = self.seen.entry((&message.region).into()).or_default();
         *newest = (*newest).max(message.message_id.millis());
         let position = encode_position(name, region, place, &self.seen);
@@ -486,6 +522,12 @@ impl Inner {
             encoded: infrachat_proto::event_entry(Kind::Message(wire)),
             author: Some(message.session_id.clone()),
             message: Some((place, position)),
+            facts: Some(Facts {
+                source: (&message.region).into(),
+                published_at: message.published_at,
+                appended: Instant::now(),
+                trace,
+            }),
         };
         self.ring.append(entry, self.stable);
         self.window.insert(message, place);
@@ -498,6 +540,22 @@ impl Inner {
             self.parked.entry(place).or_default().push(delivery);
         }
     }
+}
+
+/// A copy is dropped; answers whether the bus had delivered it before. Without a delivery it is the
+/// publisher's, which the bus was quicker than.
+fn count_duplicate(message: &Message, seen: &Seen, own: bool, delivery: Option<&Delivery>) -> bool {
+    let again = delivery.is_some_and(|delivery| delivery.attempt > 1);
+    let duplicates = &COUNTED.duplicates;
+    let redelivered =
+        message.message_id == seen.message_id && delivery.is_some() && (!own || again);
+    let counter = match redelivered {
+        true => &duplicates.redelivered,
+        false if message.message_id != seen.message_id => &duplicates.retried,
+        false => &duplicates.own,
+    };
+    counter.increment(1);
+    redelivered
 }
 
 /// The position of a place, for the wire.

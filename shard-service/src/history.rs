@@ -12,10 +12,13 @@ use std::{
 use infrachat_bus::Delivery;
 use infrachat_metadata::{HistoryEntry, Metadata, MetadataError};
 use infrachat_types::{ChannelName, Epoch, MessageId, SessionId};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::{channel::Channel, log::Place, parts::in_time, registry::Sessions};
+use crate::{channel::Channel, counted::COUNTED, log::Place, parts::in_time, registry::Sessions};
 
 /// Most messages written in one transaction.
 const BATCH: usize = 200;
@@ -28,12 +31,15 @@ struct Queued {
     channel: Arc<Channel>,
     entry: HistoryEntry,
     delivery: Option<Delivery>,
+    appended: Instant,
 }
 
 /// Bytes of bodies that wait for history, in all partitions of a shard.
 #[derive(Debug)]
 pub(crate) struct HistoryBudget {
     waiting: AtomicUsize,
+    /// Their messages.
+    messages: AtomicUsize,
     limit: usize,
 }
 
@@ -41,8 +47,21 @@ impl HistoryBudget {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
+            messages: AtomicUsize::new(0),
             limit,
         }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn messages(&self) -> usize {
+        self.messages.load(Ordering::Relaxed)
     }
 }
 
@@ -65,6 +84,7 @@ struct Backlog {
 impl Backlog {
     fn add(&self, entry: &HistoryEntry) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.budget.messages.fetch_add(1, Ordering::Relaxed);
         self.budget
             .waiting
             .fetch_add(entry.message.body.len(), Ordering::AcqRel);
@@ -73,6 +93,7 @@ impl Backlog {
     fn remove<'a>(&self, entries: impl IntoIterator<Item = &'a HistoryEntry>) {
         for entry in entries {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.budget.messages.fetch_sub(1, Ordering::Relaxed);
             self.budget
                 .waiting
                 .fetch_sub(entry.message.body.len(), Ordering::AcqRel);
@@ -95,6 +116,7 @@ impl HistoryQueue {
             channel,
             entry,
             delivery,
+            appended: Instant::now(),
         }) {
             // The partition is no longer served; the bus delivers it to the next owner.
             self.backlog.remove([&returned.0.entry]);
@@ -192,6 +214,7 @@ impl HistoryWriter {
     async fn write_all(&mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.receiver.recv_many(&mut batch, BATCH).await > 0 {
+            let oldest = batch.first().map(|queued| queued.appended);
             let mut channels = Vec::with_capacity(batch.len());
             let mut entries = Vec::with_capacity(batch.len());
             for queued in batch.drain(..) {
@@ -206,6 +229,9 @@ impl HistoryWriter {
             if !self.write(&entries.entries).await {
                 return;
             }
+            if let Some(oldest) = oldest {
+                COUNTED.stable.record(oldest.elapsed());
+            }
             self.report(channels, &entries.entries);
         }
     }
@@ -217,14 +243,23 @@ impl HistoryWriter {
             let written = self
                 .store
                 .append_history(self.partition, self.epoch, entries);
-            match in_time(written).await {
-                Ok(()) => return true,
+            let began = Instant::now();
+            let written = in_time(written).await;
+            let took = began.elapsed();
+            match written {
+                Ok(()) => {
+                    COUNTED.written.ok.record(took);
+                    COUNTED.written.messages.increment(entries.len() as u64);
+                    return true;
+                }
                 Err(err @ MetadataError::Fenced { .. }) => {
+                    COUNTED.written.fenced.record(took);
                     tracing::warn!(partition = self.partition, epoch = %self.epoch, %err, "lost a partition");
                     self.stop.cancel();
                     return false;
                 }
                 Err(err) => {
+                    COUNTED.written.unavailable.record(took);
                     tracing::warn!(partition = self.partition, %err, waiting = entries.len(), "history waits");
                     degraded.get_or_insert_with(|| Sessions::degrade(&self.sessions, "history"));
                     tokio::time::sleep(RETRY).await;

@@ -12,6 +12,8 @@ use infrachat_metadata::{Direction, HistoryEntry, Metadata, MetadataError};
 use infrachat_types::{ChannelName, Message, MessageId, OriginId, Region, UnixMillis};
 use tokio::time::Instant;
 
+use crate::counted::COUNTED;
+
 /// Origins remembered.
 const ORIGINS: usize = 10_000;
 /// How long a hole may take to be filled.
@@ -77,6 +79,7 @@ impl Numbers {
         if *number <= after + 1 || since < self.began + SLACK {
             return None;
         }
+        COUNTED.holes.increment(1);
         tracing::warn!(channel = %message.channel, %origin, after, before = number, "a hole in an origin's numbers");
         Some(Hole {
             origin: origin.clone(),

@@ -14,6 +14,7 @@ use crate::{
     parts::{Parts, in_time},
     publish::{Content, Outgoing},
     session::Mailbox,
+    traces::PublishSpan,
 };
 
 const SHORTLY: Duration = Duration::from_millis(200);
@@ -42,6 +43,7 @@ pub(crate) async fn take(
     sender: Sender<'_>,
     publish: chat::Publish,
 ) -> Result<Taken, Refusal> {
+    let began = Instant::now();
     let client_message_id = check(parts, &publish)?;
     let (after, after_id) = match &publish.after {
         None => (None, None),
@@ -84,13 +86,15 @@ pub(crate) async fn take(
             format!("{err}: check the clocks"),
         )
     })?;
+    let span = PublishSpan::begin(&publish.traceparent, &message);
     let content = Content::Message {
         message,
         after,
         attempt: publish.attempt.max(1),
-        traceparent: publish.traceparent,
+        span,
         mailbox: sender.mailbox.clone(),
-        deadline: Instant::now() + parts.tuning.publish_deadline,
+        began,
+        deadline: began + parts.tuning.publish_deadline,
     };
     match partition.publish(Outgoing {
         channel: Arc::clone(channel),

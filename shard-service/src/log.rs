@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use infrachat_types::{Epoch, Offset, SessionId};
 
+use crate::tally::{Facts, Tally};
+
 /// Where a message is in the order in which its region's owners appended.
 pub(crate) type Place = (Epoch, Offset);
 
@@ -22,6 +24,8 @@ pub(crate) struct Entry {
     /// Of a message: its place, and the position that says so on the wire. Presence and typing have
     /// none: they are not replayed.
     pub(crate) message: Option<(Place, Bytes)>,
+    /// Of a message: what is counted when it is sent.
+    pub(crate) facts: Option<Facts>,
 }
 
 /// How much a ring may hold.
@@ -45,6 +49,13 @@ pub(crate) struct Cursor {
     live_from: u64,
     /// Position of the last message read or skipped.
     pub(crate) position: Bytes,
+}
+
+impl Cursor {
+    /// Messages that it is behind of.
+    pub(crate) fn messages_before(&self) -> u64 {
+        self.messages_before
+    }
 }
 
 /// What a read came to.
@@ -184,6 +195,11 @@ impl Ring {
         self.first + self.entries.len() as u64
     }
 
+    /// Messages that were appended.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Messages after a cursor.
     pub(crate) fn pending(&self, cursor: &Cursor) -> u64 {
         self.messages - cursor.messages_before
@@ -226,6 +242,7 @@ impl Ring {
         threshold: u64,
         budget: usize,
         out: &mut Vec<Bytes>,
+        tally: &mut Tally,
     ) -> Read {
         if cursor.next < self.first || self.pending(cursor) > threshold {
             return Read::Slow;
@@ -245,6 +262,9 @@ impl Ring {
             if !over && entry.author.as_ref() != Some(reader) {
                 left = left.saturating_sub(entry.encoded.len());
                 out.push(entry.encoded.clone());
+                if let Some(facts) = &entry.facts {
+                    tally.add(facts, cursor.next > cursor.live_from);
+                }
             }
         }
         Read::Drained
@@ -294,6 +314,7 @@ mod tests {
             encoded: position(offset),
             author: author.cloned(),
             message: Some(((EPOCH, Offset(offset)), position(offset))),
+            facts: None,
         }
     }
 
@@ -302,6 +323,7 @@ mod tests {
             encoded: Bytes::from_static(b"p"),
             author: None,
             message: None,
+            facts: None,
         }
     }
 
@@ -312,7 +334,14 @@ mod tests {
     fn read_all(ring: &Ring, cursor: &mut Cursor, reader: &SessionId) -> Vec<Bytes> {
         let mut out = Vec::new();
         assert_eq!(
-            ring.read(cursor, reader, u64::MAX, usize::MAX, &mut out),
+            ring.read(
+                cursor,
+                reader,
+                u64::MAX,
+                usize::MAX,
+                &mut out,
+                &mut Tally::default()
+            ),
             Read::Drained
         );
         out
@@ -336,7 +365,14 @@ mod tests {
         (1..=20).for_each(|offset| ring.append(message(offset, None), everything_stable()));
         let mut out = Vec::new();
         assert_eq!(
-            ring.read(&mut cursor, &me, 10, usize::MAX, &mut out),
+            ring.read(
+                &mut cursor,
+                &me,
+                10,
+                usize::MAX,
+                &mut out,
+                &mut Tally::default()
+            ),
             Read::Slow
         );
         assert!(out.is_empty());
@@ -362,7 +398,14 @@ mod tests {
         let mut cursor = ring.tail();
         (1..=5).for_each(|offset| ring.append(message(offset, None), everything_stable()));
         assert_eq!(
-            ring.read(&mut cursor, &me, 1_000, usize::MAX, &mut Vec::new()),
+            ring.read(
+                &mut cursor,
+                &me,
+                1_000,
+                usize::MAX,
+                &mut Vec::new(),
+                &mut Tally::default()
+            ),
             Read::Slow
         );
         assert_eq!(ring.skip_ahead(&mut cursor, 100).missed, 2);
@@ -432,7 +475,7 @@ mod tests {
             let mut out = Vec::new();
             let mut missed = 0;
             loop {
-                match ring.read(&mut cursor, &me, threshold, budget, &mut out) {
+                match ring.read(&mut cursor, &me, threshold, budget, &mut out, &mut Tally::default()) {
                     Read::Drained => break,
                     Read::More => {}
                     Read::Slow => missed += ring.skip_ahead(&mut cursor, usize::try_from(threshold / 2).expect("small")).missed,

@@ -27,7 +27,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    telemetry::init(&options.telemetry.log);
+    let process = telemetry::Process {
+        service: "chat-shard",
+        region: options.backends.region.to_string(),
+        shard: Some(options.config.shard.to_string()),
+        project: options.backends.project.clone(),
+    };
+    let _telemetry = telemetry::start(&options.telemetry, &process).await?;
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {
         region: backends.region,

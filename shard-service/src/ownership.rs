@@ -17,7 +17,7 @@ use infrachat_types::ShardId;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{partition::Partition, parts::Parts};
+use crate::{counted::COUNTED, partition::Partition, parts::Parts};
 
 /// How long a partition that moves may take to settle, and a call about one to answer.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -65,7 +65,9 @@ async fn keep_lease(parts: &Parts) {
                 parts.store.begin_lease(lease).await
             }
         };
-        match tokio::time::timeout_at(limit, renewed).await {
+        let renewed = tokio::time::timeout_at(limit, renewed).await;
+        COUNTED.renewed(began.elapsed(), matches!(renewed, Ok(Ok(()))));
+        match renewed {
             Ok(Ok(())) => {
                 begun = true;
                 fence_at = began + ttl - ttl / 5;
@@ -95,6 +97,7 @@ async fn fence(parts: &Parts) {
     let partitions = parts.partitions.fence();
     if !partitions.is_empty() {
         let left = partitions.len();
+        COUNTED.ownership.fenced.increment(left as u64);
         tracing::error!(
             partitions = left,
             "the lease has ended or is about to: serving nothing until it is renewed"
@@ -271,6 +274,7 @@ impl Records {
             if !owned || !partition.is_open() {
                 let (number, epoch) = (partition.number, partition.epoch);
                 tracing::warn!(partition = number, %epoch, "a partition is no longer this shard's");
+                COUNTED.ownership.lost.increment(1);
                 parts.partitions.remove(number);
                 partition.abandon().await;
             }
@@ -321,7 +325,9 @@ async fn take(parts: &Arc<Parts>, number: u32) -> bool {
         Ok(Ok(epoch)) => {
             let partition = Partition::start(number, epoch, parts);
             let served = parts.partitions.insert(Arc::clone(&partition));
-            if !served {
+            if served {
+                COUNTED.ownership.taken.increment(1);
+            } else {
                 partition.abandon().await;
             }
             served
@@ -366,7 +372,10 @@ async fn give_back(parts: &Parts, partition: Arc<Partition>) {
         .store
         .release_partition(partition.number, partition.epoch);
     match tokio::time::timeout(HAND_OVER, released).await {
-        Ok(Ok(())) => tracing::debug!(partition = partition.number, "gave a partition back"),
+        Ok(Ok(())) => {
+            COUNTED.ownership.released.increment(1);
+            tracing::debug!(partition = partition.number, "gave a partition back");
+        }
         _ => tracing::warn!(
             partition = partition.number,
             "a partition can't be released; its lease will end"

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     channel::{Channel, Tail},
+    counted::redeliveries,
     history::{HistoryQueue, HistoryWriter},
     parts::Parts,
     presence::{self, Heard},
@@ -100,6 +101,7 @@ impl Partition {
                     ..ConsumeLimits::default()
                 },
                 stop: partition.closing.clone(),
+                redelivered: redeliveries(source.as_str()),
             };
             partition.tasks.spawn(relay.run());
         }
@@ -136,6 +138,7 @@ impl Partition {
                 Tail { entries, complete },
                 self.parts.tuning.channel,
                 self.history.clone(),
+                Arc::clone(&self.parts.lag),
             )))
         };
         slot.get_or_try_init(load).await.cloned()
@@ -144,6 +147,13 @@ impl Partition {
     /// The channel, if it is loaded.
     pub(crate) fn loaded_channel(&self, name: &ChannelName) -> Option<Arc<Channel>> {
         self.lock().get(name).and_then(|slot| slot.get().cloned())
+    }
+
+    /// The channels that are loaded.
+    pub(crate) fn loaded(&self) -> Vec<Arc<Channel>> {
+        let slots = self.lock();
+        let channels = slots.values().filter_map(|slot| slot.get());
+        channels.cloned().collect()
     }
 
     /// Forgets channels that nobody has read for a while and that have nothing left to write, and those

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    access::Access, callers::Callers, config::Tuning, history::HistoryBudget, partition::Partition,
-    presence::SeatBook, registry::Sessions,
+    access::Access, callers::Callers, config::Tuning, counted::Source, history::HistoryBudget,
+    observe::Lag, partition::Partition, presence::SeatBook, registry::Sessions,
 };
 
 /// Longest wait for a store's answer.
@@ -62,6 +62,10 @@ pub(crate) struct Parts {
     pub(crate) partition_count: infrachat_routing::PartitionCount,
     pub(crate) clock: Clock,
     pub(crate) history_budget: Arc<HistoryBudget>,
+    /// What is counted by region, this one first.
+    pub(crate) sources: Vec<Source>,
+    /// Of the messages that reach this shard's logs.
+    pub(crate) lag: Arc<Lag>,
     /// Short work that no session should wait for.
     pub(crate) tasks: TaskTracker,
 }

@@ -17,6 +17,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     channel::Channel,
+    counted::COUNTED,
     partition::Partition,
     parts::Parts,
     publish::{Content, Outgoing},
@@ -69,6 +70,7 @@ impl SeatBook {
         let answer = tokio::time::timeout(LIMIT, answer).await;
         let answer =
             answer.unwrap_or_else(|_| Err(PresenceError("it did not answer in time".to_owned())));
+        COUNTED.presence_degraded.set(f64::from(answer.is_err()));
         *lock() = answer.is_err().then(|| Instant::now() + PAUSE);
         answer.inspect_err(|err| tracing::warn!(%err, "presence is stale"))
     }

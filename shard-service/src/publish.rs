@@ -27,9 +27,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     channel::{Appended, Channel, Incoming},
+    counted::COUNTED,
     ingest,
     parts::Parts,
     session::Mailbox,
+    traces::PublishSpan,
 };
 
 /// Events handed to the bus and not yet accepted, a lane.
@@ -54,12 +56,29 @@ pub(crate) enum Content {
         /// The sender's message before it.
         after: Option<ClientMessageId>,
         attempt: u32,
-        traceparent: String,
+        span: PublishSpan,
         mailbox: Mailbox,
+        began: Instant,
         deadline: Instant,
     },
     /// Presence or typing: told if possible.
     Passing(bus::envelope::Kind),
+}
+
+impl Content {
+    /// Tells the sender of a message that it was not taken.
+    fn refuse(&self, refusal: Refusal) {
+        if let Self::Message {
+            message,
+            span,
+            mailbox,
+            ..
+        } = self
+        {
+            span.refused(message, refusal.code);
+            mailbox.refused(message, refusal);
+        }
+    }
 }
 
 /// A lane takes nothing more at the moment, or for good.
@@ -99,6 +118,7 @@ impl Lanes {
                 in_flight: VecDeque::new(),
                 failed: VecDeque::new(),
                 pause: FIRST_PAUSE,
+                failing: None,
             };
             let stop = stop.clone();
             tasks.spawn(lane.run(stop));
@@ -155,6 +175,23 @@ struct Lane {
     /// Failed, and about to be handed over again.
     failed: VecDeque<InFlight>,
     pause: Duration,
+    failing: Option<Failing>,
+}
+
+/// The bus takes nothing of a lane for as long as this lives.
+struct Failing;
+
+impl Failing {
+    fn begin() -> Self {
+        COUNTED.bus_degraded.increment(1);
+        Self
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        COUNTED.bus_degraded.decrement(1);
+    }
 }
 
 struct InFlight {
@@ -174,14 +211,11 @@ impl Lane {
             left.push(outgoing);
         }
         for outgoing in left {
-            if let Content::Message {
-                message, mailbox, ..
-            } = &outgoing.content
-            {
-                let text =
-                    "the channel moves to another shard: send the message there, with the same id";
-                mailbox.refused(message, Refusal::new(ErrorCode::Unavailable, text));
-            }
+            let text =
+                "the channel moves to another shard: send the message there, with the same id";
+            outgoing
+                .content
+                .refuse(Refusal::new(ErrorCode::Unavailable, text));
             self.pending.settle();
         }
     }
@@ -204,19 +238,14 @@ impl Lane {
 
     /// Gives the event its number and to the bus; from here on its place is settled.
     fn hand_over(&mut self, outgoing: Outgoing) {
-        if let Content::Message {
-            message,
-            after,
-            mailbox,
-            ..
-        } = &outgoing.content
+        if let Content::Message { message, after, .. } = &outgoing.content
             && !outgoing.channel.may_pass(message, *after)
         {
             let refusal = Refusal::new(
                 ErrorCode::OutOfOrder,
                 "an earlier message of yours in this channel was given up: send that one again first",
             );
-            mailbox.refused(message, refusal);
+            outgoing.content.refuse(refusal);
             self.pending.settle();
             return;
         }
@@ -236,13 +265,14 @@ impl Lane {
 
     fn event(&self, outgoing: &Outgoing, (origin, origin_seq): &(OriginId, u64)) -> Event {
         let (kind, traceparent) = match &outgoing.content {
-            Content::Passing(kind) => (kind.clone(), ""),
+            Content::Passing(kind) => (kind.clone(), String::new()),
             Content::Message {
                 message,
                 attempt,
-                traceparent,
+                span,
                 ..
             } => {
+                let traceparent = span.traceparent();
                 let kind = bus::envelope::Kind::Message(bus::MessageEvent {
                     message_id: message.message_id.to_bytes().to_vec().into(),
                     sender: message.sender.to_string(),
@@ -253,7 +283,7 @@ impl Lane {
                     attempt: *attempt,
                     traceparent: traceparent.clone(),
                 });
-                (kind, traceparent.as_str())
+                (kind, traceparent)
             }
         };
         let envelope = bus::Envelope {
@@ -263,8 +293,7 @@ impl Lane {
             origin_seq: *origin_seq,
             kind: Some(kind),
         };
-        let attributes =
-            (!traceparent.is_empty()).then(|| ("traceparent".to_owned(), traceparent.to_owned()));
+        let attributes = (!traceparent.is_empty()).then(|| ("traceparent".to_owned(), traceparent));
         Event {
             ordering_key: self.key.clone(),
             payload: envelope.encode_to_vec().into(),
@@ -275,6 +304,7 @@ impl Lane {
     /// The bus has the oldest event: readers of this region get it now, and its sender hears.
     fn accepted(&mut self) {
         self.pause = FIRST_PAUSE;
+        self.failing = None;
         let Some(InFlight {
             outgoing, origin, ..
         }) = self.in_flight.pop_front()
@@ -282,10 +312,21 @@ impl Lane {
             return;
         };
         if let Content::Message {
-            message, mailbox, ..
+            message,
+            mailbox,
+            span,
+            began,
+            ..
         } = outgoing.content
         {
+            let acked = |message_id| {
+                COUNTED.ack_seconds.record(began.elapsed());
+                COUNTED.published_bytes.increment(message.body.len() as u64);
+                span.acked(message_id);
+                mailbox.acked(&message, message_id, message_id != message.message_id);
+            };
             let incoming = Incoming {
+                trace: span.traced(),
                 message: message.clone(),
                 origin: origin.0,
                 origin_seq: origin.1,
@@ -293,18 +334,20 @@ impl Lane {
             };
             match outgoing.channel.append(incoming) {
                 Appended::New => {
-                    mailbox.acked(&message, message.message_id, false);
+                    acked(message.message_id);
                     // History may have been quicker than this acknowledgement.
                     outgoing.channel.tell_if_stable(&message, &mailbox);
                 }
                 Appended::Duplicate {
                     same_body: false, ..
                 } => {
-                    mailbox.refused(&message, ingest::reused());
+                    let refusal = ingest::reused();
+                    span.refused(&message, refusal.code);
+                    mailbox.refused(&message, refusal);
                 }
                 // Another copy came first; with the same id, it is this one, back from the bus.
                 Appended::Duplicate { message_id, .. } => {
-                    mailbox.acked(&message, message_id, message_id != message.message_id);
+                    acked(message_id);
                     outgoing.channel.tell_when_stable(&message, &mailbox);
                 }
             }
@@ -315,6 +358,7 @@ impl Lane {
     /// Waits a moment, then hands everything over again, in order, from the oldest on.
     async fn recover(&mut self, err: BusError) {
         tracing::warn!(topic = %self.topic, key = self.key, %err, in_flight = self.in_flight.len(), "publishing failed");
+        self.failing.get_or_insert_with(Failing::begin);
         self.failed = std::mem::take(&mut self.in_flight);
         // What was handed over after the one that failed must have failed as well: only then is the
         // key let go on.
@@ -360,10 +404,7 @@ impl Lane {
     }
 
     fn give_up(&mut self, outgoing: Outgoing, err: &BusError) {
-        if let Content::Message {
-            message, mailbox, ..
-        } = &outgoing.content
-        {
+        if let Content::Message { message, .. } = &outgoing.content {
             outgoing.channel.renew_origin();
             outgoing
                 .channel
@@ -374,7 +415,7 @@ impl Lane {
                     "the message may or may not arrive: send it again with the same id ({err})"
                 ),
             );
-            mailbox.refused(message, refusal.retry_after(LONGEST_PAUSE));
+            outgoing.content.refuse(refusal.retry_after(LONGEST_PAUSE));
         }
         self.pending.settle();
     }

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Reader {
     ear: Arc<Ear>,
     number: u64,
     queued: AtomicBool,
+    /// Messages of the log that are behind it.
+    read: AtomicU64,
 }
 
 impl Reader {
@@ -54,6 +56,8 @@ impl Reader {
             ear,
             number,
             queued: AtomicBool::new(false),
+            // Nobody knows yet where it starts.
+            read: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -63,6 +67,16 @@ impl Reader {
             self.ear.lock().push_back(self.number);
             self.ear.notify.notify_one();
         }
+    }
+
+    /// Says how many messages of the log are behind it.
+    pub(crate) fn has_read(&self, messages: u64) {
+        self.read.store(messages, Ordering::Relaxed);
+    }
+
+    /// How many of so many messages are before it.
+    pub(crate) fn lag(&self, messages: u64) -> u64 {
+        messages.saturating_sub(self.read.load(Ordering::Relaxed))
     }
 
     /// To be called before reading, so that what is appended meanwhile queues it again.

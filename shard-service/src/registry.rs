@@ -10,7 +10,10 @@ use infrachat_types::{
     ChannelName, CloseCode, MessageId, SessionId, TokenFamilyId, UnixMillis, UserName,
 };
 
-use crate::session::{Mailbox, Note};
+use crate::{
+    counted::COUNTED,
+    session::{Mailbox, Note},
+};
 
 /// What is known of a session from outside.
 #[derive(Debug)]
@@ -93,6 +96,7 @@ impl Sessions {
             *count
         };
         if count == 1 {
+            COUNTED.history_degraded.set(1);
             sessions.tell_degraded(part, true);
         }
         Degraded {
@@ -173,6 +177,7 @@ impl Drop for Degraded {
             *count
         };
         if left == 0 {
+            COUNTED.history_degraded.set(0);
             self.sessions.tell_degraded(self.part, false);
         }
     }

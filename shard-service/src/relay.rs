@@ -19,29 +19,33 @@ use infrachat_proto::{
 use infrachat_types::{
     ChannelName, ClientMessageId, Message, MessageId, OriginId, Region, SessionId, UserName,
 };
+use metrics::Counter;
 use prost::Message as _;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     channel::{Appended, Channel, Incoming, Known},
+    counted::COUNTED,
     holes::{Hole, Numbers},
     partition::Partition,
     parts::{Parts, in_time},
     presence::Heard,
+    traces::RelaySpan,
 };
 
 /// Wait before asking a dependency again.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// A consumer of one source region's topic of a partition.
-#[derive(Debug)]
 pub(crate) struct Relay {
     pub(crate) partition: Arc<Partition>,
     pub(crate) parts: Arc<Parts>,
     pub(crate) subscription: Subscription,
     pub(crate) limits: ConsumeLimits,
     pub(crate) stop: CancellationToken,
+    /// Events that came again.
+    pub(crate) redelivered: Counter,
 }
 
 /// Why an event can't be understood.
@@ -65,6 +69,8 @@ impl Relay {
 
     async fn consume(self) {
         let mut numbers = Numbers::new(infrachat_types::unix_millis());
+        // Seen from the start on, at 0.
+        self.redelivered.increment(0);
         loop {
             match self
                 .parts
@@ -103,6 +109,9 @@ impl Relay {
     }
 
     async fn handle(&self, delivery: Delivery, numbers: &mut Numbers, held: &mut Held) {
+        if delivery.attempt > 1 {
+            self.redelivered.increment(1);
+        }
         let arrived = match read(&delivery) {
             Ok(Some(arrived)) => arrived,
             // From a newer version.
@@ -116,9 +125,10 @@ impl Relay {
             content,
         } = arrived;
         match content {
-            Content::Message(message, attempt) => {
+            Content::Message(message, attempt, traceparent) => {
                 let waiting = Waiting {
                     hole: numbers.check(&message, &origin),
+                    traceparent,
                     message,
                     attempt,
                     origin,
@@ -160,16 +170,19 @@ impl Relay {
             waiting.hole = None;
         }
         let Waiting {
+            traceparent,
             message,
             attempt,
             origin,
             delivery,
             hole: _,
         } = waiting;
+        let span = RelaySpan::begin(&traceparent, &message);
         if channel.known(&message, attempt > 1) == Known::AskHistory {
             match in_time(self.parts.store.find_message(&message.identity())).await {
                 Err(_) => {
                     return Err(Waiting {
+                        traceparent,
                         message,
                         attempt,
                         origin,
@@ -178,10 +191,12 @@ impl Relay {
                     });
                 }
                 Ok(Some(entry)) if entry.message.message_id <= message.message_id => {
+                    self.count_again(entry.message.message_id == message.message_id, &delivery);
                     delivery.ack();
                     return Ok(());
                 }
                 Ok(Some(entry)) => {
+                    COUNTED.duplicates.retried.increment(1);
                     // The smaller id wins, in every region.
                     channel.write(message, (entry.epoch, entry.offset), origin, Some(delivery));
                     return Ok(());
@@ -194,12 +209,22 @@ impl Relay {
             origin: origin.0,
             origin_seq: origin.1,
             delivery: Some(delivery),
+            trace: span.traced(),
         };
-        if let Appended::Duplicate {
+        let counted = incoming.delivery.as_ref().is_some_and(|d| d.attempt > 1);
+        let appended = channel.append(incoming);
+        span.end(appended != Appended::New);
+        let Appended::Duplicate {
             message_id,
-            same_body: false,
-        } = channel.append(incoming)
-        {
+            same_body,
+            redelivered,
+        } = appended
+        else {
+            return Ok(());
+        };
+        self.redelivered
+            .increment(u64::from(redelivered && !counted));
+        if !same_body {
             tracing::warn!(channel = %channel.name, %message_id, "a copy with another body was dropped");
         }
         Ok(())
@@ -233,12 +258,27 @@ impl Relay {
                 origin: entry.origin,
                 origin_seq: entry.origin_seq,
                 delivery: None,
+                trace: None,
             });
         }
         if missing > 0 {
+            COUNTED.missing.increment(missing as u64);
             channel.append_gap(missing as u64, hole.region());
         }
         true
+    }
+
+    /// History has the message: a copy of it is dropped.
+    fn count_again(&self, same_id: bool, delivery: &Delivery) {
+        let counter = if same_id {
+            &COUNTED.duplicates.redelivered
+        } else {
+            &COUNTED.duplicates.retried
+        };
+        counter.increment(1);
+        if same_id && delivery.attempt == 1 {
+            self.redelivered.increment(1);
+        }
     }
 
     /// Tries again what had to wait, each channel in order.
@@ -266,6 +306,7 @@ impl Relay {
             while letters.put(&delivery.event, &from, &why).await.is_err() {
                 tokio::time::sleep(RETRY).await;
             }
+            COUNTED.dead_letters.increment(1);
             delivery.ack();
         };
         self.parts
@@ -283,7 +324,8 @@ struct Arrived {
 }
 
 enum Content {
-    Message(Message, u32),
+    /// A message, the number of its attempt, and the trace it is in.
+    Message(Message, u32, String),
     Typing(bus::TypingEvent),
     Seats(Kind),
 }
@@ -294,9 +336,10 @@ fn read(delivery: &Delivery) -> Result<Option<Arrived>, Unreadable> {
     let from = Region::new(&envelope.region)?;
     let content = match envelope.kind {
         None => return Ok(None),
-        Some(Kind::Message(event)) => {
+        Some(Kind::Message(mut event)) => {
+            let traceparent = std::mem::take(&mut event.traceparent);
             let (message, attempt) = message(event, &channel, &from)?;
-            Content::Message(message, attempt)
+            Content::Message(message, attempt, traceparent)
         }
         Some(Kind::Typing(event)) => Content::Typing(event),
         Some(kind) => Content::Seats(kind),
@@ -313,6 +356,7 @@ fn read(delivery: &Delivery) -> Result<Option<Arrived>, Unreadable> {
 /// A message that was delivered and can't be appended yet.
 #[derive(Debug)]
 struct Waiting {
+    traceparent: String,
     message: Message,
     attempt: u32,
     origin: (OriginId, u64),

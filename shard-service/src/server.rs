@@ -16,9 +16,10 @@ use crate::{
     callers::Callers,
     config::{BadTuning, ShardConfig},
     control,
+    counted::{COUNTED, Source},
     grpc::Chat,
     history::HistoryBudget,
-    ownership,
+    observe, ownership,
     parts::{Clock, Dependencies, Partitions, Parts},
     presence::{self, SeatBook},
     registry::Sessions,
@@ -76,8 +77,10 @@ impl Shard {
             .advertise
             .unwrap_or_else(|| listener.address().to_string());
         let others = stores.keys().filter(|other| **other != region);
-        let regions = std::iter::once(&region).chain(others).cloned().collect();
+        let regions: Vec<Region> = std::iter::once(&region).chain(others).cloned().collect();
         let parts = Arc::new(Parts {
+            sources: regions.iter().map(Source::new).collect(),
+            lag: Arc::default(),
             region,
             regions,
             shard: config.shard,
@@ -137,6 +140,9 @@ impl Shard {
             async move { parts.callers.load(&*revocations).await }
         };
         background.spawn(end.clone().run_until_cancelled_owned(load));
+        let observed = Arc::clone(&parts);
+        let observing = async move { observe::observe(&observed).await };
+        background.spawn(end.clone().run_until_cancelled_owned(observing));
         let (follower, address) = (control::follower(&parts), listener.address());
         let hearing = async move { follower.run(&Hearing::Pull, address).await };
         background.spawn(end.clone().run_until_cancelled_owned(hearing));
@@ -162,7 +168,9 @@ impl Shard {
             served
         };
         let drain = async {
+            COUNTED.draining.set(0);
             stop.cancelled().await;
+            COUNTED.draining.set(1);
             health.set_not_serving::<ChatServiceServer<Chat>>().await;
             drain(&parts, owning, &sessions).await;
             closed.cancel();

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use infrachat_bus::{
-    EventBus, FabricConfig, MemoryFabric, PubsubBus, PubsubConfig, PubsubEndpoint, RedisStreamsBus,
-    RedisStreamsConfig,
+    CountedBus, EventBus, FabricConfig, MemoryFabric, PubsubBus, PubsubConfig, PubsubEndpoint,
+    RedisStreamsBus, RedisStreamsConfig,
 };
 use infrachat_control::{GooglePushTokens, Hearing, PushSetUp};
 use infrachat_identity::{
@@ -21,6 +21,9 @@ use crate::{BackendOptions, BusKind, MetadataKind, redis::RedisServers};
 
 /// How long an emulator may take to be there.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The kinds of topics: a partition's messages go to one with its number.
+const TOPICS: [&str; 3] = ["messages", "control", "dead-letter"];
 
 /// Why the backends can't be used. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -130,7 +133,7 @@ impl Backends {
             None => (Arc::new(MemoryPresence::new()), Arc::new(stored)),
         };
         Ok(Self {
-            bus: bus(options, redis.bus).await?,
+            bus: Arc::new(CountedBus::new(bus(options, redis.bus).await?, &TOPICS)),
             hearing: hearing(options)?,
             region,
             stores,

@@ -1,11 +1,11 @@
 //! The receiving end, the same for every backend.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::Event;
+use crate::{Event, counted::Taken};
 
 /// How much a consumer takes at once, delivered and not yet acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Delivery {
     /// 1 at first; backends that don't count say 1 always.
     pub attempt: u32,
     acker: Option<Box<dyn Acker>>,
+    taken: Option<Arc<Taken>>,
 }
 
 impl Delivery {
@@ -50,12 +51,16 @@ impl Delivery {
             event,
             attempt,
             acker: Some(acker),
+            taken: None,
         }
     }
 
     /// Handled: what the event asked for is durable elsewhere.
     pub fn ack(mut self) {
         if let Some(acker) = self.acker.take() {
+            if let Some(taken) = &self.taken {
+                taken.unacknowledged.decrement(1);
+            }
             acker.ack();
         }
     }
@@ -69,6 +74,10 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(acker) = self.acker.take() {
+            if let Some(taken) = &self.taken {
+                taken.unacknowledged.decrement(1);
+                taken.refused.increment(1);
+            }
             acker.nack();
         }
     }
@@ -84,10 +93,16 @@ impl fmt::Debug for Delivery {
 }
 
 /// A member of a group, receiving. Dropping it hands back what was not acknowledged.
-#[derive(Debug)]
 pub struct Consumer {
     deliveries: mpsc::Receiver<Delivery>,
+    taken: Option<Arc<Taken>>,
     _stop: DropGuard,
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer").finish_non_exhaustive()
+    }
 }
 
 /// Where a backend puts what it received.
@@ -108,6 +123,7 @@ impl Consumer {
         let stopped = CancellationToken::new();
         let consumer = Self {
             deliveries,
+            taken: None,
             _stop: stopped.clone().drop_guard(),
         };
         (
@@ -121,6 +137,25 @@ impl Consumer {
 
     /// The next delivery; `None` when the backend ended for good: consume again.
     pub async fn next(&mut self) -> Option<Delivery> {
-        self.deliveries.recv().await
+        let mut delivery = self.deliveries.recv().await;
+        if let Some(taken) = &self.taken {
+            match &mut delivery {
+                Some(delivery) => {
+                    taken.delivered.increment(1);
+                    taken.unacknowledged.increment(1);
+                    delivery.taken = Some(Arc::clone(taken));
+                }
+                None => taken.ended.increment(1),
+            }
+        }
+        delivery
+    }
+
+    /// The same, counted.
+    pub(crate) fn counted(self, taken: Taken) -> Self {
+        Self {
+            taken: Some(Arc::new(taken)),
+            ..self
+        }
     }
 }

@@ -15,6 +15,7 @@
 mod consumer;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod counted;
 mod memory;
 #[cfg(feature = "pubsub")]
 mod pubsub;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 pub use consumer::{Acker, ConsumeLimits, Consumer, Delivery, DeliverySink};
+pub use counted::CountedBus;
 pub use memory::{FabricConfig, Faults, MemoryBus, MemoryFabric};
 #[cfg(feature = "pubsub")]
 pub use pubsub::{ConnectError, PublishLimits, PubsubBus, PubsubConfig, PubsubEndpoint};

@@ -13,7 +13,10 @@ use infrachat_bus::{
 };
 use infrachat_types::Region;
 
-use crate::{Apply, ApplyError, DeadLetters, PUSH_PATH, PushTokens, decode, push, topic};
+use crate::{
+    Apply, ApplyError, DeadLetters, PUSH_PATH, PushTokens, counted::EVENTS_HEARD, decode, push,
+    topic,
+};
 
 /// Handled at once from one region: those that wait for one region's store don't stop the others.
 const LIMITS: ConsumeLimits = ConsumeLimits {
@@ -106,6 +109,8 @@ impl Follower {
     /// # Errors
     /// When a subscription is missing or can't be used as it is.
     pub async fn prepare(&self, hearing: &Hearing) -> Result<(), BusError> {
+        // Seen from the start on, at 0.
+        EVENTS_HEARD.set_aside.increment(0);
         let pulled = match hearing {
             Hearing::Pull => self.subscriptions().collect(),
             Hearing::Push { .. } => Vec::new(),
@@ -160,20 +165,29 @@ impl Follower {
 
     /// Applies an event, or sets it aside. Whether it is done with; otherwise it has to come again.
     pub(crate) async fn handle(&self, event: &Event, from: &str) -> bool {
-        let applied = match decode(&event.payload) {
+        let decoded = decode(&event.payload);
+        let handled = EVENTS_HEARD.of(decoded.as_ref().ok().and_then(Option::as_ref));
+        let applied = match decoded {
             Ok(Some(kind)) => self.apply.apply(kind).await,
             // From a newer version.
             Ok(None) => Ok(()),
             Err(err) => Err(err),
         };
         match applied {
-            Ok(()) => true,
+            Ok(()) => {
+                handled.applied.increment(1);
+                true
+            }
             Err(ApplyError::Unavailable(err)) => {
+                handled.failed.increment(1);
                 tracing::warn!(from, %err, "a control event has to wait");
                 false
             }
             Err(ApplyError::Unreadable(why)) => {
-                self.dead_letters.put(event, from, why).await.is_ok()
+                handled.unreadable.increment(1);
+                let put = self.dead_letters.put(event, from, why).await.is_ok();
+                EVENTS_HEARD.set_aside.increment(u64::from(put));
+                put
             }
         }
     }

@@ -8,6 +8,7 @@
 //! A service hears by pull on any bus, or by push from Pub/Sub ([`Hearing`]). What can't be read goes to the region's dead-letter topic, and is never
 //! tried for ever.
 
+mod counted;
 mod dead_letters;
 mod follower;
 #[cfg(feature = "google")]

@@ -15,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use infrachat_bus::Event;
 use serde::Deserialize;
 
-use crate::Follower;
+use crate::{Follower, counted::PUSHES_TAKEN};
 
 /// Where pushes are taken.
 pub const PUSH_PATH: &str = "/pubsub/push";
@@ -49,6 +49,8 @@ struct Pushed {
 
 /// Takes pushes at [`PUSH_PATH`]. `204` acknowledges an event; with `503` it comes again.
 pub(crate) fn routes(follower: Follower, tokens: Arc<dyn PushTokens>) -> Router {
+    // Seen from the start on, at 0.
+    PUSHES_TAKEN.accepted.increment(0);
     Router::new()
         .route(PUSH_PATH, post(take))
         .with_state(Pushed { follower, tokens })
@@ -86,19 +88,31 @@ impl PushMessage {
 async fn take(State(pushed): State<Pushed>, headers: HeaderMap, request: Request) -> Response {
     // Before the body is read: a stranger may not even send one.
     if let Err((status, why)) = authorized(&*pushed.tokens, &headers).await {
+        let counter = match status {
+            StatusCode::SERVICE_UNAVAILABLE => &PUSHES_TAKEN.failed,
+            _ => &PUSHES_TAKEN.unauthenticated,
+        };
+        counter.increment(1);
         tracing::warn!(%status, why, "a push was refused");
         return (status, why).into_response();
     }
     let (event, from) = match read(request.into_body()).await {
         Ok(read) => read,
         Err(why) => {
+            PUSHES_TAKEN.bad_request.increment(1);
             tracing::warn!(why, "a push is not in Pub/Sub's form");
             return (StatusCode::BAD_REQUEST, why).into_response();
         }
     };
     match pushed.follower.handle(&event, &from).await {
-        true => StatusCode::NO_CONTENT.into_response(),
-        false => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        true => {
+            PUSHES_TAKEN.accepted.increment(1);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        false => {
+            PUSHES_TAKEN.failed.increment(1);
+            StatusCode::SERVICE_UNAVAILABLE.into_response()
+        }
     }
 }
 

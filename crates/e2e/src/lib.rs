@@ -5,13 +5,15 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
 
 mod backends;
+mod ports;
 mod programs;
 mod raw;
 mod room;
 mod stack;
 
 pub use backends::{Choice, partitions};
-pub use programs::{ports, program, programs, refusal};
+pub use ports::ports;
+pub use programs::{program, programs, refusal};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
 pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};

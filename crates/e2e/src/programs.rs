@@ -40,23 +40,6 @@ pub fn programs() -> PathBuf {
         .to_owned()
 }
 
-/// As many free ports in a row, which nobody else is likely to take: below those that the system hands
-/// out to clients.
-///
-/// # Panics
-/// When there are none.
-#[must_use]
-pub fn ports(count: u16) -> u16 {
-    let free = |first: u16| {
-        (first..first + count).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok())
-    };
-    let start = 12_000 + u16::try_from(std::process::id() % 18_000).expect("small");
-    (0..100)
-        .map(|step| start + step * count)
-        .find(|first| free(*first))
-        .expect("some are free")
-}
-
 /// Runs a program that must end by itself, and not well. What it says.
 ///
 /// # Panics

@@ -41,12 +41,13 @@ async fn replays(server: &str) {
 
 /// Everything in one process.
 async fn embedded() {
-    let first = ports(20);
+    let first = ports();
     let service = Service {
         name: "infrachat-local".to_owned(),
         program: program("infrachat-local"),
         args: vec!["--first-port".to_owned(), first.to_string()],
         address: format!("127.0.0.1:{first}"),
+        metrics: None,
     };
     let (lines, mut said) = mpsc::unbounded_channel();
     let mut process = Process::start(&service, &lines).expect("starts");
@@ -70,7 +71,7 @@ async fn separate(bus: Bus) {
     let (pubsub, firestore) = (pubsub.expect("starts"), firestore.expect("starts"));
     let redis = redis.expect("starts");
     let keys = tempfile::tempdir().expect("a folder");
-    let first = ports(20);
+    let first = ports();
     let plan = Plan {
         programs: programs(),
         ports: [Ports::from(first), Ports::from(first + 10)],
@@ -82,6 +83,8 @@ async fn separate(bus: Bus) {
         },
         keys: keys.path().to_owned(),
         log: "warn".to_owned(),
+        metrics: false,
+        args: Vec::new(),
         shard_args: Vec::new(),
     };
     let (lines, mut said) = mpsc::unbounded_channel();

@@ -60,6 +60,8 @@ impl Ground {
             services,
             keys: self.keys.path().to_owned(),
             log: "warn".to_owned(),
+            metrics: false,
+            args: Vec::new(),
             shard_args: vec!["--partitions".to_owned(), "2".to_owned()],
         };
         let all = plan.services().into_iter();

@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Jwks, KeySource, TokenError, VerifyingKey};
+use crate::{Jwks, KeySource, TokenError, VerifyingKey, counted::KEYS_FETCHED};
 
 /// How long one fetch may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -70,6 +70,8 @@ impl RemoteKeys {
             let client = client().map_err(|err| bad(err.to_string()))?;
             Ok((issuer, Arc::new(Issuer::new(client, parsed))))
         });
+        // Seen from the start on, at 0.
+        KEYS_FETCHED.ok.increment(0);
         Ok(Self {
             issuers: issuers.collect::<Result<_, _>>()?,
             keeping: JoinSet::new(),
@@ -227,6 +229,7 @@ impl Issuer {
         match self.download().await {
             Ok(jwks) => {
                 let mut cached = self.cached.write().unwrap_or_else(PoisonError::into_inner);
+                KEYS_FETCHED.ok.increment(1);
                 cached.keys = jwks.verifying_keys();
                 cached.fetched_at = Some(Instant::now());
                 **last = Some(Attempt {
@@ -235,6 +238,7 @@ impl Issuer {
                 });
             }
             Err(err) => {
+                KEYS_FETCHED.failed.increment(1);
                 tracing::warn!(url = %self.url, %err, "the key set could not be fetched");
             }
         }

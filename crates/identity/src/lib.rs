@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows a transport of ours; services put these parts behind their own.
 
+mod counted;
 mod jwks_client;
 mod keys;
 pub mod limits;

@@ -3,7 +3,9 @@
 use argon2::{Argon2, PasswordHasher as _, PasswordVerifier as _};
 use infrachat_types::UserName;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::counted::HASHED;
 
 /// Fewest bytes of a password.
 const MIN_BYTES: usize = 8;
@@ -127,7 +129,13 @@ impl Passwords {
             .try_acquire()
             .map_err(|_| PasswordError::Overloaded)?;
         let _turn = self.running.acquire().await.map_err(|err| failed(&err))?;
-        tokio::task::spawn_blocking(work)
+        let timed = || {
+            let began = Instant::now();
+            let outcome = work();
+            HASHED.record(began.elapsed());
+            outcome
+        };
+        tokio::task::spawn_blocking(timed)
             .await
             .map_err(|err| failed(&err))?
     }

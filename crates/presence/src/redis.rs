@@ -56,7 +56,7 @@ impl RedisPresence {
     #[must_use]
     pub fn new(redis: &RedisTarget, prefix: &str) -> Self {
         Self {
-            link: RedisLink::new(redis, PATIENCE),
+            link: RedisLink::new(redis, PATIENCE, "presence"),
             prefix: prefix.to_owned(),
             scripts: Scripts::new(),
             turn: AtomicUsize::new(0),

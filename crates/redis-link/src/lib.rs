@@ -5,6 +5,7 @@
 //! which connections authenticate again before they expire. Nothing here shows a password or a token,
 //! in an error or in a debug print.
 
+mod counted;
 #[cfg(feature = "google")]
 mod google;
 mod link;

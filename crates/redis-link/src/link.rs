@@ -8,9 +8,9 @@ use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::RedisTarget;
+use crate::{RedisTarget, counted::Asked};
 
 /// The longest pause between two attempts to connect.
 const RETRY: Duration = Duration::from_secs(1);
@@ -27,6 +27,7 @@ pub struct RedisLink {
 struct Shared {
     target: RedisTarget,
     patience: Duration,
+    asked: Asked,
     current: Mutex<Current>,
 }
 
@@ -38,13 +39,15 @@ struct Current {
 }
 
 impl RedisLink {
-    /// A connection on which an answer may take so long, connecting included.
+    /// A connection on which an answer may take so long, connecting included. `using` is what for, in
+    /// a word, as the metrics tell it.
     #[must_use]
-    pub fn new(target: &RedisTarget, patience: Duration) -> Self {
+    pub fn new(target: &RedisTarget, patience: Duration, using: &'static str) -> Self {
         Self {
             shared: Arc::new(Shared {
                 target: target.clone(),
                 patience,
+                asked: Asked::of(using),
                 current: Mutex::default(),
             }),
         }
@@ -55,14 +58,17 @@ impl RedisLink {
     /// # Errors
     /// The call's, and when there was no answer in time.
     pub async fn in_time<T>(&self, call: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-        match timeout(self.shared.patience, call).await {
+        let began = Instant::now();
+        let answer = match timeout(self.shared.patience, call).await {
             Ok(answer) => answer,
             Err(_) => Err(std::io::Error::new(
                 std::io::ErrorKind::TimedOut,
                 "Redis did not answer in time",
             )
             .into()),
-        }
+        };
+        self.shared.asked.count(began.elapsed(), &answer);
+        answer
     }
 
     /// A connection for one caller, on which a wait holds nobody else up. An answer may take

@@ -88,7 +88,7 @@ async fn the_right_password_gets_in_and_others_are_told_what_to_do() {
     for right in [":correct-horse", "default:correct-horse"] {
         let target = target(&with(&server, right));
         assert_eq!(probe(&target).await, Ok(()));
-        assert!(answers(&RedisLink::new(&target, PATIENCE)).await);
+        assert!(answers(&RedisLink::new(&target, PATIENCE, "tests")).await);
     }
     let missing = refused(&target(&server.url)).await;
     assert!(missing.contains("wants a password"), "{missing}");
@@ -128,7 +128,7 @@ async fn a_server_that_is_away_or_silent_is_away() {
 #[tokio::test]
 async fn a_link_that_was_refused_gets_in_once_the_password_is_right() {
     let server = guarded(Some("another"), None).await;
-    let link = RedisLink::new(&target(&with(&server, ":correct-horse")), PATIENCE);
+    let link = RedisLink::new(&target(&with(&server, ":correct-horse")), PATIENCE, "tests");
     let operator = server.operator().await.expect("connects");
     // So often that the client of Redis itself would have given up for good.
     eventually("it is refused for some time", async || {
@@ -143,7 +143,7 @@ async fn a_link_that_was_refused_gets_in_once_the_password_is_right() {
 #[tokio::test]
 async fn a_link_comes_back_when_the_server_hangs_up() {
     let server = guarded(None, None).await;
-    let link = RedisLink::new(&target(&server.url), PATIENCE);
+    let link = RedisLink::new(&target(&server.url), PATIENCE, "tests");
     assert!(answers(&link).await);
     server.hang_up().await.expect("hangs up");
     eventually("it is back", async || answers(&link).await).await;
@@ -164,12 +164,12 @@ async fn an_authority_of_ones_own_is_trusted_when_it_is_given_and_only_then() {
     for pem in [&authority.pem, &format!("{}{}", other.pem, authority.pem)] {
         let target = trusting(pem);
         assert_eq!(probe(&target).await, Ok(()));
-        assert!(answers(&RedisLink::new(&target, PATIENCE)).await);
+        assert!(answers(&RedisLink::new(&target, PATIENCE, "tests")).await);
     }
     for target in [plain.clone(), trusting(&other.pem)] {
         let why = refused(&target).await;
         assert!(why.contains("give the one that signed it"), "{why}");
-        assert!(!answers(&RedisLink::new(&target, PATIENCE)).await);
+        assert!(!answers(&RedisLink::new(&target, PATIENCE, "tests")).await);
     }
 }
 
@@ -252,7 +252,7 @@ async fn connections_authenticate_again_with_each_new_token() {
     let operator = server.operator().await.expect("connects");
     let (before, _) = authentications(&operator).await;
     assert_eq!(probe(&target).await, Ok(()));
-    let link = RedisLink::new(&target, PATIENCE);
+    let link = RedisLink::new(&target, PATIENCE, "tests");
     assert!(answers(&link).await);
     let mut separate = link.separate(PATIENCE).await.expect("connects");
     // The probe once; a connection to get in, and again as it first hears of the token.
@@ -281,7 +281,7 @@ async fn connections_authenticate_again_with_each_new_token() {
 async fn a_link_survives_a_time_without_good_tokens() {
     let handed = Handed::new(Ok("token-1"));
     let (server, target) = with_tokens("token-1", &handed).await;
-    let link = RedisLink::new(&target, PATIENCE);
+    let link = RedisLink::new(&target, PATIENCE, "tests");
     assert!(answers(&link).await);
     // The token runs out, and there is no other: what is connected stays so.
     handed.next(Err(failure(false)));
@@ -309,7 +309,7 @@ async fn without_a_token_nobody_gets_in_and_the_reason_is_told() {
         matches!(probe(&target).await, Err(NoAnswer::Away(why)) if why.contains("counter"))
     })
     .await;
-    let link = RedisLink::new(&target, PATIENCE);
+    let link = RedisLink::new(&target, PATIENCE, "tests");
     assert!(!answers(&link).await);
     handed.next(Ok("token-0"));
     eventually("the token is refused", async || {
@@ -349,7 +349,7 @@ async fn nobody_waits_for_a_token_once_nothing_needs_one() {
     let (waits, mut over) = oneshot::channel();
     let tokens = Tokens::of(Never { _waits: waits }, AT_LAST);
     let target = target("rediss://127.0.0.1:1").with_tokens(tokens.clone());
-    let link = RedisLink::new(&target.expect("over TLS"), PATIENCE);
+    let link = RedisLink::new(&target.expect("over TLS"), PATIENCE, "tests");
     drop(tokens);
     tokio::task::yield_now().await;
     assert!(over.try_recv() == Err(TryRecvError::Empty), "the link does");

@@ -1,5 +1,6 @@
 //! What every service process needs, and no service's domain: logs, signals, one listening port.
 
+mod connection;
 mod exit;
 mod listener;
 pub mod signals;

@@ -3,10 +3,16 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
     transport::{Server, server::TcpIncoming},
+};
+
+use crate::{
+    connection::{CONNECTIONS, Connection},
+    telemetry::requests::RequestSpans,
 };
 
 /// Why a port could not be had.
@@ -76,6 +82,12 @@ impl Listener {
         self.address
     }
 
+    /// The bound port itself.
+    #[cfg(feature = "program")]
+    pub(crate) fn into_inner(self) -> TcpListener {
+        self.incoming
+    }
+
     /// Serves gRPC over HTTP/2 and whatever axum routes were merged into `routes` over both HTTP
     /// versions, until `stop` and the end of open calls, or the grace after it.
     ///
@@ -88,7 +100,11 @@ impl Listener {
         stop: CancellationToken,
     ) -> Result<(), ServeError> {
         let address = self.address;
-        let incoming = TcpIncoming::from(self.incoming).with_nodelay(Some(true));
+        let open = metrics::gauge!(CONNECTIONS);
+        open.set(0.0);
+        let incoming = TcpIncoming::from(self.incoming)
+            .with_nodelay(Some(true))
+            .map(move |accepted| accepted.map(|stream| Connection::new(stream, open.clone())));
         let serving = Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(settings.max_streams_per_connection)
@@ -96,6 +112,7 @@ impl Listener {
             .initial_connection_window_size(settings.stream_window * 4)
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .layer(RequestSpans)
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
         let deadline = async {

@@ -1,20 +1,24 @@
-//! Logs: one line an event, readable on a terminal or as JSON.
+//! What a process tells about itself: log lines, and in the service programs metrics and spans.
+//!
+//! Parts of a program count with the `metrics` crate and make spans with the `opentelemetry` crate,
+//! which do nothing until [`start`] has set up where they go.
+
+#[cfg(feature = "program")]
+mod contract;
+#[cfg(feature = "program")]
+mod logs;
+#[cfg(feature = "program")]
+mod metrics;
+pub(crate) mod requests;
+#[cfg(feature = "program")]
+mod spans;
+#[cfg(feature = "program")]
+mod start;
 
 use tracing_subscriber::EnvFilter;
 
-/// What a service program tells about itself.
-#[derive(Debug, Clone, clap::Args)]
-#[group(skip)]
-pub struct Options {
-    /// Which log lines to write, as in `RUST_LOG`.
-    #[arg(
-        long,
-        env = "INFRACHAT_LOG",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
-    pub log: String,
-}
+#[cfg(feature = "program")]
+pub use start::{Guard, Options, Process, StartError, start};
 
 /// Starts logging to standard error. `filter` is a `RUST_LOG` expression. A second call in one
 /// process changes nothing, so that tests may all call it.

@@ -17,8 +17,9 @@ struct Options {
     #[arg(long, env = "INFRACHAT_BUS", default_value = "pubsub")]
     bus: Bus,
     /// First port of us-west1: Gatekeeper, then Switchboard, then two shards. asia-northeast1 starts
-    /// ten above.
-    #[arg(long, env = "INFRACHAT_FIRST_PORT", default_value_t = 8001)]
+    /// ten above. Metrics are served a thousand above each.
+    #[arg(long, env = "INFRACHAT_FIRST_PORT", default_value_t = 8001,
+        value_parser = clap::value_parser!(u16).range(1..=64_000))]
     first_port: u16,
     /// The Pub/Sub emulator, "host:port".
     #[arg(long, env = "PUBSUB_EMULATOR_HOST", default_value = "localhost:8085")]
@@ -67,6 +68,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
         },
         keys: keys.path().to_owned(),
         log: options.log,
+        metrics: true,
+        args: Vec::new(),
         shard_args: options.shard_args,
     };
     let (lines, said) = mpsc::unbounded_channel();
@@ -140,7 +143,11 @@ fn banner(plan: &Plan) -> String {
         "\nInfraChat is running: two regions of four processes, on {carried}, Firestore and Redis (Ctrl-C)."
     )];
     for service in plan.services() {
-        lines.push(format!("  {:<27} {}", service.name, service.address));
+        let metrics = service.metrics.unwrap_or_default();
+        lines.push(format!(
+            "  {:<27} {:<16} metrics: {metrics}",
+            service.name, service.address
+        ));
     }
     lines.push("\nChat, in other terminals:".to_owned());
     for (user, region) in ["alice", "bob", "charlie"].iter().zip([0, 0, 1]) {

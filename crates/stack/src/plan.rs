@@ -8,6 +8,8 @@ use clap::ValueEnum;
 pub(crate) const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
 /// Shards of a region.
 const SHARDS: usize = 2;
+/// From a service's port to that of its metrics.
+const METRICS: u16 = 1_000;
 /// Who pushes control events, and to whom: an emulator signs for any account.
 const PUSHER: &str = "pubsub@infrachat.iam.gserviceaccount.com";
 const AUDIENCE: &str = "infrachat";
@@ -70,6 +72,10 @@ pub struct Plan {
     pub keys: PathBuf,
     /// The log filter of the processes.
     pub log: String,
+    /// Whether each process serves metrics, on the port a thousand above its own.
+    pub metrics: bool,
+    /// Further arguments for all processes.
+    pub args: Vec<String>,
     /// Further arguments for the shards.
     pub shard_args: Vec<String>,
 }
@@ -85,6 +91,8 @@ pub struct Service {
     pub args: Vec<String>,
     /// Where it listens.
     pub address: String,
+    /// Where it serves metrics, if it does.
+    pub metrics: Option<String>,
 }
 
 fn address(port: u16) -> String {
@@ -181,11 +189,16 @@ impl Plan {
         let said = said.iter().flat_map(|(name, value)| [*name, value]);
         let mut args: Vec<String> = said.map(str::to_owned).collect();
         args.push("--create-topics".to_owned());
+        if self.metrics {
+            args.extend(["--metrics-listen".to_owned(), address(port + METRICS)]);
+        }
+        args.extend(self.args.clone());
         more(&mut args);
         Service {
             name: format!("{region} {program}"),
             program: self.programs.join(program),
             args,
+            metrics: self.metrics.then(|| address(port + METRICS)),
             address: listen,
         }
     }

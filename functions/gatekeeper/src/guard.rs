@@ -9,7 +9,7 @@ use infrachat_identity::{Quota, RateLimiter, RetryAfter};
 use infrachat_types::UserName;
 use tonic::metadata::MetadataMap;
 
-use crate::Config;
+use crate::{Config, counted::COUNTED};
 
 /// What limits are counted by: an IPv4 address, or the /64 of an IPv6 address, which is what one
 /// subscriber has.
@@ -68,24 +68,28 @@ impl Guard {
 
     pub(crate) async fn registration(&self, caller: &str) -> Result<(), RetryAfter> {
         let key = format!("register:{caller}");
-        self.limiter.check(&key, self.registrations).await
+        let checked = self.limiter.check(&key, self.registrations).await;
+        checked.inspect_err(|_| COUNTED.registrations_limited.increment(1))
     }
 
     pub(crate) async fn sign_in(&self, caller: &str) -> Result<(), RetryAfter> {
         let key = format!("sign-in:{caller}");
-        self.limiter.check(&key, self.sign_ins).await
+        let checked = self.limiter.check(&key, self.sign_ins).await;
+        checked.inspect_err(|_| COUNTED.sign_ins_limited.increment(1))
     }
 
     /// Counted before the password is looked at, and whether it is right or not: guesses that are
     /// made at the same time can't outrun the count.
     pub(crate) async fn account(&self, user: &UserName) -> Result<(), RetryAfter> {
         let key = format!("account:{user}");
-        self.limiter.check(&key, self.account).await
+        let checked = self.limiter.check(&key, self.account).await;
+        checked.inspect_err(|_| COUNTED.accounts_limited.increment(1))
     }
 
     pub(crate) async fn refresh(&self, caller: &str) -> Result<(), RetryAfter> {
         let key = format!("refresh:{caller}");
-        self.limiter.check(&key, self.refreshes).await
+        let checked = self.limiter.check(&key, self.refreshes).await;
+        checked.inspect_err(|_| COUNTED.refreshes_limited.increment(1))
     }
 }
 

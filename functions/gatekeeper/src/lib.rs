@@ -8,6 +8,7 @@ mod accounts;
 mod announcer;
 mod config;
 mod copies;
+mod counted;
 mod error;
 mod guard;
 mod regions;

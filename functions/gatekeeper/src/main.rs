@@ -43,7 +43,13 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
-    telemetry::init(&options.telemetry.log);
+    let process = telemetry::Process {
+        service: "gatekeeper",
+        region: options.backends.region.to_string(),
+        shard: None,
+        project: options.backends.project.clone(),
+    };
+    let _telemetry = telemetry::start(&options.telemetry, &process).await?;
     let keys = keys(&options)?;
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {

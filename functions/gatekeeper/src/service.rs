@@ -9,11 +9,13 @@ use infrachat_proto::{
     },
 };
 use infrachat_types::{Region, UserName};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::{
     RegionEndpoints,
     accounts::Accounts,
+    counted::{COUNTED, Calls},
     error::AuthError,
     guard::{self, Guard},
     sign_ins::{Session, SignIns},
@@ -89,12 +91,13 @@ impl Service {
 
     fn answer(
         &self,
-        call: &'static str,
+        (calls, began): (&Calls, Instant),
         caller: &str,
         outcome: Result<Session, AuthError>,
     ) -> Result<Response<SessionResponse>, Status> {
-        let session = outcome.map_err(|err| refuse(call, caller, err))?;
-        tracing::info!(call, caller, user = %session.user, "signed in");
+        let session = outcome.map_err(|err| refuse((calls, began), caller, err))?;
+        calls.count(None, began.elapsed());
+        tracing::info!(call = calls.name, caller, user = %session.user, "signed in");
         Ok(Response::new(SessionResponse {
             access_token: session.access.token.expose_secret().to_owned(),
             access_expires_at_ms: session.access.expires_at,
@@ -106,9 +109,10 @@ impl Service {
     }
 }
 
-fn refuse(call: &'static str, caller: &str, err: AuthError) -> Status {
+fn refuse((calls, began): (&Calls, Instant), caller: &str, err: AuthError) -> Status {
     let refusal = Refusal::from(err);
-    tracing::info!(call, caller, code = %refusal.code, "refused");
+    calls.count(Some(refusal.code), began.elapsed());
+    tracing::info!(call = calls.name, caller, code = %refusal.code, "refused");
     refusal.into()
 }
 
@@ -118,37 +122,44 @@ impl GatekeeperService for Service {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<SessionResponse>, Status> {
+        let call = (&COUNTED.register, Instant::now());
         let caller = self.caller(&request);
         let outcome = self.registered(&caller, request.into_inner()).await;
-        self.answer("register", &caller, outcome)
+        self.answer(call, &caller, outcome)
     }
 
     async fn login(
         &self,
         request: Request<LoginRequest>,
     ) -> Result<Response<SessionResponse>, Status> {
+        let call = (&COUNTED.login, Instant::now());
         let caller = self.caller(&request);
         let outcome = self.signed_in(&caller, request.into_inner()).await;
-        self.answer("login", &caller, outcome)
+        self.answer(call, &caller, outcome)
     }
 
     async fn refresh(
         &self,
         request: Request<RefreshRequest>,
     ) -> Result<Response<SessionResponse>, Status> {
+        let call = (&COUNTED.refresh, Instant::now());
         let caller = self.caller(&request);
         let outcome = self.refreshed(&caller, request.into_inner()).await;
-        self.answer("refresh", &caller, outcome)
+        self.answer(call, &caller, outcome)
     }
 
     async fn revoke(
         &self,
         request: Request<RevokeRequest>,
     ) -> Result<Response<RevokeResponse>, Status> {
+        let call = (&COUNTED.revoke, Instant::now());
         let caller = self.caller(&request);
         match self.revoked(&caller, request.into_inner()).await {
-            Ok(()) => Ok(Response::new(RevokeResponse {})),
-            Err(err) => Err(refuse("revoke", &caller, err)),
+            Ok(()) => {
+                call.0.count(None, call.1.elapsed());
+                Ok(Response::new(RevokeResponse {}))
+            }
+            Err(err) => Err(refuse(call, &caller, err)),
         }
     }
 }

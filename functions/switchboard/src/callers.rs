@@ -14,6 +14,8 @@ use infrachat_types::ErrorCode;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 
+use crate::counted::COUNTED;
+
 /// The longest wait for the revocations.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -40,6 +42,12 @@ impl Callers {
 
     /// The claims of a call's access token.
     pub(crate) async fn check(&self, metadata: &MetadataMap) -> Result<Claims, Refusal> {
+        let checked = self.checked(metadata).await;
+        COUNTED.verification(checked.as_ref().err().map(|refusal| refusal.code));
+        checked
+    }
+
+    async fn checked(&self, metadata: &MetadataMap) -> Result<Claims, Refusal> {
         let token = metadata
             .get("authorization")
             .and_then(|value| value.to_str().ok())

@@ -7,6 +7,7 @@
 mod cache;
 mod callers;
 mod config;
+mod counted;
 mod replicator;
 mod service;
 mod table;
@@ -67,7 +68,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Switchboard {
     listener: Listener,
-    service: Service,
+    service: Arc<Service>,
     follower: Follower,
     hearing: Hearing,
 }
@@ -93,7 +94,7 @@ impl Switchboard {
         let listener = Listener::bind(&config.listen).await?;
         let regions = stores.keys().map(ToString::to_string).collect();
         let callers = Callers::new(verifier, revocations);
-        let service = Service::new(&config, Arc::clone(&store), regions, callers);
+        let service = Arc::new(Service::new(&config, Arc::clone(&store), regions, callers));
         let sources = stores.keys().cloned().collect();
         let group = format!("switchboard-{region}");
         let dead_letters = DeadLetters::new(Arc::clone(&bus), &region);
@@ -130,8 +131,8 @@ impl Switchboard {
             hearing,
         } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
-        let server =
-            SwitchboardServiceServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+        let server = SwitchboardServiceServer::from_arc(Arc::clone(&service))
+            .max_decoding_message_size(MAX_REQUEST_BYTES);
         health
             .set_serving::<SwitchboardServiceServer<Service>>()
             .await;
@@ -141,11 +142,14 @@ impl Switchboard {
             .route("/healthz", get(|| async { "ok\n" }))
             .merge(follower.routes(&hearing));
         let address = listener.address();
+        let observing = Arc::clone(&service).observe();
 
         let serving = listener.serve(routes, ServeSettings::default(), stop.clone());
         let background = async {
-            stop.run_until_cancelled(follower.run(&hearing, address))
-                .await;
+            stop.run_until_cancelled(async {
+                tokio::join!(follower.run(&hearing, address), observing)
+            })
+            .await;
             health
                 .set_not_serving::<SwitchboardServiceServer<Service>>()
                 .await;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use infrachat_identity::Claims;
-use infrachat_metadata::{Metadata, MetadataError};
+use infrachat_metadata::{LeaseState, Metadata, MetadataError};
 use infrachat_proto::{
     Refusal,
     switchboard::v1::{
@@ -22,6 +22,7 @@ use crate::{
     cache::{Known, RoutingCache},
     callers::Callers,
     config::Config,
+    counted::COUNTED,
 };
 
 /// Most channels in one `Resolve`.
@@ -38,6 +39,9 @@ const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: usize = 1_000;
 /// When the store may be back.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How often gauges are set.
+const OBSERVED: Duration = Duration::from_secs(2);
 
 /// What the calls work with.
 pub(crate) struct Service {
@@ -84,6 +88,43 @@ impl Service {
             regions,
             homes: Cache::new(REMEMBERED_HOMES),
         }
+    }
+
+    /// Tells, for ever, which shards there are and how old the routes are.
+    pub(crate) async fn observe(self: Arc<Self>) {
+        COUNTED.partitions.set(self.partitions.get());
+        loop {
+            if let Ok(known) = self.routes.current().await {
+                COUNTED.routes_age.set(known.stale.unwrap_or_default());
+                let of = |state| known.table.shards(state) as f64;
+                COUNTED.active.set(of(LeaseState::Active));
+                COUNTED.draining.set(of(LeaseState::Draining));
+                COUNTED.suspect.set(of(LeaseState::Suspect));
+            }
+            tokio::time::sleep(OBSERVED).await;
+        }
+    }
+
+    /// The routes, counted.
+    async fn resolved(&self, channels: Vec<String>) -> Result<Vec<Route>, Refusal> {
+        let (asked, began) = (channels.len() as u64, Instant::now());
+        let routes = self.routes(channels).await;
+        COUNTED.resolve_seconds.record(began.elapsed());
+        match &routes {
+            Ok(routes) => routes.iter().for_each(|route| {
+                let counter = match ErrorCode::from_text(&route.code) {
+                    None => &COUNTED.resolved,
+                    Some(ErrorCode::NoOwner) => &COUNTED.no_owner,
+                    Some(_) => &COUNTED.refused,
+                };
+                counter.increment(1);
+            }),
+            Err(refusal) if refusal.code == ErrorCode::Unavailable => {
+                COUNTED.unavailable.increment(asked);
+            }
+            Err(_) => COUNTED.refused.increment(asked),
+        }
+        routes
     }
 
     async fn routes(&self, channels: Vec<String>) -> Result<Vec<Route>, Refusal> {
@@ -250,7 +291,7 @@ impl SwitchboardService for Service {
         request: Request<ResolveRequest>,
     ) -> Result<Response<ResolveResponse>, Status> {
         self.callers.check(request.metadata()).await?;
-        let routes = self.routes(request.into_inner().channels).await?;
+        let routes = self.resolved(request.into_inner().channels).await?;
         Ok(Response::new(ResolveResponse { routes }))
     }
 

@@ -70,6 +70,12 @@ impl RoutingTable {
         self.good_for.is_some_and(|good_for| after > good_for)
     }
 
+    /// How many shards live and are in a state.
+    pub(crate) fn shards(&self, state: LeaseState) -> usize {
+        let found = self.live.values().filter(|lease| lease.state == state);
+        found.count()
+    }
+
     /// Who serves a partition: the owner that the store recorded, if it lives.
     pub(crate) fn place(&self, partition: u32) -> Placement<'_> {
         let choice = self.choice(partition);

@@ -13,6 +13,7 @@ use infrachat_types::{MAX_CLOCK_DRIFT, MessageId, Offset, Position, RegionTag};
 
 use crate::{
     channel::Channel,
+    counted::COUNTED,
     log::{Cursor, Place},
     parts::Parts,
 };
@@ -127,6 +128,7 @@ pub(crate) fn start(parts: &Parts, channel: &Channel, join: &chat::Join) -> Star
 }
 
 fn unknown(channel: &Channel, join: &chat::Join, reason: &str) -> Start {
+    COUNTED.position_unknown.count(0);
     let cursor = channel.cursors(|ring, _| ring.tail());
     let gap = chat::Gap {
         channel: channel.name.to_string(),
@@ -279,6 +281,7 @@ fn encode(entry: &HistoryEntry, position: Bytes) -> Bytes {
 }
 
 fn expired(channel: &Channel, position: &Position, to: Bytes, missed: u64) -> Bytes {
+    COUNTED.history_expired.count(missed);
     infrachat_proto::event_entry(Kind::Gap(chat::Gap {
         channel: channel.name.to_string(),
         from: position.encode(&channel.name).into(),

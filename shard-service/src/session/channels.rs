@@ -9,6 +9,7 @@ use infrachat_proto::{
     chat::v1::{self as chat, server_event::Kind},
 };
 use infrachat_types::{ChannelName, CloseCode, ErrorCode, SessionId, SlowReaderPolicy};
+use metrics::Counter;
 
 use super::{
     Session,
@@ -17,6 +18,7 @@ use super::{
 use crate::{
     access::channel_name,
     channel::Channel,
+    counted::COUNTED,
     log::{Cursor, Read},
     partition::Partition,
     parts::in_time,
@@ -53,12 +55,17 @@ impl Session {
 
     pub(super) async fn join(&mut self, join: chat::Join) {
         let name = join.channel.clone();
-        if let Err(refusal) = self.try_join(join).await {
-            self.refuse(refusal, &name);
+        match self.try_join(join).await {
+            Ok(joins) => joins.increment(1),
+            Err(refusal) => {
+                COUNTED.joins.refused(refusal.code);
+                self.refuse(refusal, &name);
+            }
         }
     }
 
-    async fn try_join(&mut self, join: chat::Join) -> Result<(), Refusal> {
+    /// Answers what counts it.
+    async fn try_join(&mut self, join: chat::Join) -> Result<&'static Counter, Refusal> {
         let name = channel_name(&join.channel)?;
         let most = self.parts.tuning.max_channels;
         if self.channels.len() >= most && !self.numbers.contains_key(&name) {
@@ -73,7 +80,7 @@ impl Session {
         let number = infrachat_routing::partition_of(name.as_str(), self.parts.partition_count);
         let Some(partition) = self.parts.partitions.get(number) else {
             self.redirect(&name, number, "another shard serves the channel");
-            return Ok(());
+            return Ok(&COUNTED.joins.redirected);
         };
         let channel = in_time(partition.channel(&name)).await.map_err(|err| {
             let text = format!("the channel can't be loaded at the moment ({err}): try again");
@@ -89,6 +96,7 @@ impl Session {
         let reader = Reader::new(Arc::clone(&self.ear), self.next_number);
         channel.add_reader(Arc::clone(&reader));
         let start = catch_up::start(&self.parts, &channel, &join);
+        reader.has_read(start.cursor.messages_before());
         let seat = Seat {
             user: self.user.clone(),
             region: self.parts.region.clone(),
@@ -113,7 +121,11 @@ impl Session {
         };
         self.channels.insert(self.next_number, seated);
         self.next_number += 1;
-        Ok(())
+        Ok(if join.position.is_empty() {
+            &COUNTED.joins.joined
+        } else {
+            &COUNTED.joins.resumed
+        })
     }
 
     fn redirect(&mut self, name: &ChannelName, partition: u32, reason: &str) {
@@ -214,10 +226,12 @@ impl Session {
             return true;
         }
         let threshold = self.parts.tuning.slow_reader_pending;
-        match seated
+        let (cursor, tally) = (&mut seated.cursor, &mut self.tally);
+        let read = seated
             .channel
-            .read(&mut seated.cursor, &self.id, threshold, budget, out)
-        {
+            .read(cursor, &self.id, threshold, budget, out, tally);
+        seated.reader.has_read(seated.cursor.messages_before());
+        match read {
             Read::Drained => {}
             Read::More => seated.reader.wake(),
             Read::Slow => self.slow(number, out).await,
@@ -232,6 +246,7 @@ impl Session {
         };
         let name = seated.channel.name.clone();
         if seated.policy == SlowReaderPolicy::Disconnect {
+            COUNTED.slow_disconnected.increment(1);
             let reason =
                 format!("{name} was read too slowly: reconnect and join with the last position");
             return self.close((CloseCode::SlowConsumer, reason));
@@ -239,6 +254,8 @@ impl Session {
         let keep = usize::try_from(self.parts.tuning.slow_reader_pending / 2).unwrap_or(usize::MAX);
         let skipped = seated.channel.skip_ahead(&mut seated.cursor, keep);
         seated.reader.wake();
+        COUNTED.slow_skipped.increment(1);
+        COUNTED.slow_reader.count(skipped.missed);
         tracing::debug!(session = %self.id, channel = %name, missed = skipped.missed, "a slow reader skipped ahead");
         out.push(infrachat_proto::event_entry(Kind::Gap(chat::Gap {
             channel: name.to_string(),

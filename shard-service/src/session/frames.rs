@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Note, Session, handshake};
 use crate::{
+    counted::COUNTED,
     ingest::{self, Sender, Taken},
     publish::{Content, Outgoing},
 };
@@ -57,13 +58,17 @@ impl Session {
         let (name, id) = (publish.channel.clone(), publish.client_message_id.clone());
         match self.try_publish(publish).await {
             Ok(Taken::OnItsWay) => self.in_flight += 1,
-            Ok(Taken::Duplicate(message)) => self.say(Kind::Ack(chat::Ack {
-                client_message_id: id,
-                channel: name,
-                message_id: message.message_id.to_string(),
-                duplicate: true,
-            })),
+            Ok(Taken::Duplicate(message)) => {
+                COUNTED.publishes.duplicate.increment(1);
+                self.say(Kind::Ack(chat::Ack {
+                    client_message_id: id,
+                    channel: name,
+                    message_id: message.message_id.to_string(),
+                    duplicate: true,
+                }));
+            }
             Err(refusal) => {
+                COUNTED.publishes.refused(refusal.code);
                 if refusal.code.retryable() {
                     self.hold_back_after(&name, &id);
                 }
@@ -88,6 +93,7 @@ impl Session {
         let seated = self.seated(&publish.channel)?;
         let (partition, channel) = (seated.partition.clone(), seated.channel.clone());
         if let Err(early) = self.limiter.check() {
+            COUNTED.publishes_limited.increment(1);
             let wait = early.wait_time_from(governor::clock::Clock::now(self.limiter.clock()));
             let text = format!(
                 "at most {} messages a second: slow down",
@@ -154,6 +160,13 @@ impl Session {
                 duplicate,
             } => {
                 self.in_flight = self.in_flight.saturating_sub(1);
+                let answered = &COUNTED.publishes;
+                let answered = if duplicate {
+                    &answered.duplicate
+                } else {
+                    &answered.acked
+                };
+                answered.increment(1);
                 Kind::Ack(chat::Ack {
                     client_message_id: Bytes::copy_from_slice(client_message_id.as_bytes()),
                     channel: channel.to_string(),
@@ -167,6 +180,7 @@ impl Session {
                 refusal,
             } => {
                 self.in_flight = self.in_flight.saturating_sub(1);
+                COUNTED.publishes.refused(refusal.code);
                 let id = Bytes::copy_from_slice(client_message_id.as_bytes());
                 refusal.into_event(channel.as_str(), id)
             }

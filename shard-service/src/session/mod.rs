@@ -25,7 +25,13 @@ use self::{
     channels::Seated,
     handshake::{Admitted, Closing, Heartbeat},
 };
-use crate::{parts::Parts, reader::Ear, registry::SessionHandle};
+use crate::{
+    counted::{CLIENT_LEFT, CONNECTION_LOST, COUNTED},
+    parts::Parts,
+    reader::Ear,
+    registry::SessionHandle,
+    tally::Tally,
+};
 
 /// What a client is sent, frame by frame.
 pub(crate) type Outbound = mpsc::Sender<Result<Bytes, Status>>;
@@ -62,6 +68,8 @@ pub(crate) struct Session {
     blocked_since: Option<Instant>,
     /// Set once `Close` was queued: when to end at the latest.
     closing: Option<Instant>,
+    closed_as: Option<CloseCode>,
+    tally: Tally,
 }
 
 /// Serves a stream to its end.
@@ -89,15 +97,18 @@ pub(crate) async fn serve(parts: Arc<Parts>, mut inbound: Streaming<Bytes>, outb
         parts.sessions.remove(&id);
         return turn_away(&outbound, &handshake::not_admitted(refusal)).await;
     }
+    COUNTED.sessions_opened.increment(1);
     let session = Session::new(&parts, id.clone(), &admitted, (mailbox, notes));
     tracing::debug!(session = %id, user = %claims.user, "a session opened");
     let why = session.run(inbound, outbound).await;
     parts.sessions.remove(&id);
+    COUNTED.closed(why);
     tracing::debug!(session = %id, why, "a session ended");
 }
 
 /// Says why, and ends the stream.
 async fn turn_away(outbound: &Outbound, closing: &Closing) {
+    COUNTED.closed(closing.0.as_str());
     let close = infrachat_proto::event_entry(Kind::Close(close_event(closing)));
     // A client that is gone needs no reason.
     drop(tokio::time::timeout(LAST_WORDS, outbound.send(Ok(close))).await);
@@ -143,6 +154,8 @@ impl Session {
             last_heard: Instant::now(),
             blocked_since: None,
             closing: None,
+            closed_as: None,
+            tally: Tally::default(),
             id,
         };
         let welcome = handshake::welcome(parts, &session.id, admitted);
@@ -150,14 +163,14 @@ impl Session {
         session
     }
 
-    /// Runs to the end, and answers why it came.
+    /// Runs to the end, and answers why it came, as it is counted.
     async fn run(mut self, mut inbound: Streaming<Bytes>, outbound: Outbound) -> &'static str {
         let alarm = tokio::time::sleep_until(self.next_check());
         tokio::pin!(alarm);
         let why = loop {
             let to_send = self.has_to_send();
             if !to_send && self.closing.is_some() {
-                break "closed";
+                break CLIENT_LEFT;
             }
             let listening = self.closing.is_none() && self.outbox.len() < OUTBOX;
             tokio::select! {
@@ -168,20 +181,21 @@ impl Session {
                             permit.send(Ok(frame));
                         }
                     }
-                    Err(_) => break "the client left",
+                    Err(_) => break CONNECTION_LOST,
                 },
                 frame = inbound.message(), if listening => match frame {
                     Ok(Some(frame)) => self.heard(frame).await,
                     Err(err) if err.code() == Code::OutOfRange => {
                         self.close((CloseCode::BadFrame, err.message().to_owned()));
                     }
-                    Ok(None) | Err(_) => break "the client left",
+                    Ok(None) => break CLIENT_LEFT,
+                    Err(_) => break CONNECTION_LOST,
                 },
                 Some(note) = self.notes.recv() => self.note(note),
                 () = self.ear.heard() => {}
                 () = &mut alarm => {
                     if self.check(Instant::now()) {
-                        break "the client stopped reading";
+                        break CloseCode::SlowConsumer.as_str();
                     }
                     alarm.as_mut().reset(self.next_check());
                 }
@@ -194,7 +208,7 @@ impl Session {
             }
         };
         self.leave_all();
-        why
+        self.closed_as.map_or(why, CloseCode::as_str)
     }
 
     fn has_to_send(&self) -> bool {
@@ -251,6 +265,7 @@ impl Session {
         if self.closing.is_none() {
             self.say(Kind::Close(close_event(&closing)));
             self.closing = Some(Instant::now() + LAST_WORDS);
+            self.closed_as = Some(closing.0);
         }
     }
 
@@ -275,6 +290,7 @@ impl Session {
             }
             size += pieces[before..].iter().map(Bytes::len).sum::<usize>();
         }
+        self.tally.sent(&self.parts.sources, &self.id);
         match pieces.len() {
             0 => None,
             1 => pieces.pop(),

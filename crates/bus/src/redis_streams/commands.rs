@@ -166,7 +166,7 @@ impl Redis {
     /// Connects by itself, now and after every loss.
     pub(super) fn new(target: &RedisTarget) -> Self {
         Self {
-            link: RedisLink::new(target, PATIENCE),
+            link: RedisLink::new(target, PATIENCE, "bus"),
             publish: Script::new(PUBLISH),
             take: Script::new(TAKE),
             release: Script::new(RELEASE),

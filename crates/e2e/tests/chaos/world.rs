@@ -54,7 +54,7 @@ impl World {
         let (pubsub, firestore) = (pubsub.expect("starts"), firestore.expect("starts"));
         let redis = redis.expect("starts");
         let keys = tempfile::tempdir().expect("a folder");
-        let first = ports(20);
+        let first = ports();
         let plan = Plan {
             programs: programs(),
             ports: [Ports::from(first), Ports::from(first + 10)],
@@ -66,6 +66,8 @@ impl World {
             },
             keys: keys.path().to_owned(),
             log: "warn".to_owned(),
+            metrics: false,
+            args: Vec::new(),
             shard_args: shard_args.iter().copied().map(str::to_owned).collect(),
         };
         let (lines, mut heard) = mpsc::unbounded_channel();

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{LimitsUnavailable, MemoryLimiter, Quota, RateLimiter, RedisLimiter, RetryAfter};
+use crate::counted::FALLEN_BACK;
 
 /// How long the shared limits are left alone after they failed, so that not every caller waits for
 /// them.
@@ -33,6 +34,8 @@ impl FallbackLimiter {
     /// before.
     #[must_use]
     pub fn new(shared: RedisLimiter, parts: NonZeroU32) -> Self {
+        // Seen from the start on, at 0.
+        FALLEN_BACK.increment(0);
         Self {
             shared,
             local: MemoryLimiter::new(),
@@ -94,6 +97,7 @@ impl RateLimiter for FallbackLimiter {
                 Err(err) => self.are_away(&err),
             }
         }
+        FALLEN_BACK.increment(1);
         self.local.check(key, self.stricter(quota)).await
     }
 }

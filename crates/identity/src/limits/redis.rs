@@ -45,7 +45,7 @@ impl RedisLimiter {
     #[must_use]
     pub fn new(redis: &RedisTarget, prefix: &str) -> Self {
         Self {
-            link: RedisLink::new(redis, REDIS_PATIENCE),
+            link: RedisLink::new(redis, REDIS_PATIENCE, "limits"),
             prefix: prefix.to_owned(),
             take: Script::new(TAKE),
         }

@@ -97,7 +97,7 @@ impl RedisRevocations {
     pub fn new(redis: &RedisTarget, prefix: &str) -> Self {
         let with_run = |script| Script::new(&format!("{RUN}{script}"));
         Self {
-            link: RedisLink::new(redis, REDIS_PATIENCE),
+            link: RedisLink::new(redis, REDIS_PATIENCE, "revocations"),
             prefix: prefix.to_owned(),
             add: Script::new(ADD),
             ask: with_run(ASK),

@@ -25,7 +25,7 @@ use firestore::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{sleep, timeout};
 
-use super::documents::Damaged;
+use super::{counted::ASKED, documents::Damaged};
 use crate::MetadataError;
 
 /// How often something is tried that lost against another writer, or did not get through.
@@ -38,6 +38,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) enum CallError {
     /// It changed nothing, and may succeed now.
     Again(String),
+    /// It lost against another writer, changed nothing, and may succeed now.
+    Conflict(String),
     /// A write's precondition did not hold, and nothing was written.
     Refused(String),
     /// Trying again doesn't help, or could do it twice.
@@ -62,16 +64,15 @@ fn unavailable(status: &Status) -> CallError {
 fn read_failed(status: Status) -> CallError {
     match status.code() {
         // A lost connection shows as any of the last three.
-        Code::Aborted | Code::Unavailable | Code::Unknown | Code::Internal => {
-            CallError::Again(status.to_string())
-        }
+        Code::Aborted => CallError::Conflict(status.to_string()),
+        Code::Unavailable | Code::Unknown | Code::Internal => CallError::Again(status.to_string()),
         _ => unavailable(&status),
     }
 }
 
 fn commit_failed(status: Status) -> CallError {
     match status.code() {
-        Code::Aborted => CallError::Again(status.to_string()),
+        Code::Aborted => CallError::Conflict(status.to_string()),
         Code::AlreadyExists | Code::FailedPrecondition | Code::NotFound => {
             CallError::Refused(status.to_string())
         }
@@ -249,11 +250,14 @@ impl Calls {
                 let why = match attempt().await {
                     Ok(answer) => return Ok(answer),
                     Err(CallError::Final(err)) => return Err(err),
-                    Err(CallError::Again(why) | CallError::Refused(why)) => why,
+                    Err(
+                        CallError::Again(why) | CallError::Conflict(why) | CallError::Refused(why),
+                    ) => why,
                 };
                 if attempts == ATTEMPTS {
                     return Err(MetadataError::Unavailable(why));
                 }
+                ASKED.retries.increment(1);
                 tracing::debug!(attempts, why, "trying a call to Firestore again");
                 let longest = PAUSE * 2_u32.pow(attempts - 1);
                 sleep(longest.mul_f64(rand::random())).await;
@@ -267,6 +271,10 @@ impl Calls {
 
     /// Reads documents, all at one moment.
     pub(super) async fn read(&self, names: Vec<String>, at: At) -> Result<Read, CallError> {
+        ASKED.read.count(self.do_read(names, at)).await
+    }
+
+    async fn do_read(&self, names: Vec<String>, at: At) -> Result<Read, CallError> {
         let asked = names.len();
         let request = BatchGetDocumentsRequest {
             database: self.db.get_database_path().clone(),
@@ -316,6 +324,14 @@ impl Calls {
         parent: Option<String>,
         query: StructuredQuery,
     ) -> Result<Vec<Found>, CallError> {
+        ASKED.query.count(self.do_query(parent, query)).await
+    }
+
+    async fn do_query(
+        &self,
+        parent: Option<String>,
+        query: StructuredQuery,
+    ) -> Result<Vec<Found>, CallError> {
         let request = RunQueryRequest {
             parent: parent.unwrap_or_else(|| self.db.get_documents_path().clone()),
             query_type: Some(QueryType::StructuredQuery(query)),
@@ -345,8 +361,10 @@ impl Calls {
             transaction: transaction.unwrap_or_default(),
             ..CommitRequest::default()
         };
-        let mut client = self.db.client().get();
-        client.commit(request).await.map_err(commit_failed)?;
-        Ok(())
+        let committing = async {
+            let mut client = self.db.client().get();
+            client.commit(request).await.map_err(commit_failed)
+        };
+        ASKED.commit.count(committing).await.map(drop)
     }
 }

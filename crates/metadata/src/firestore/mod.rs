@@ -26,6 +26,7 @@
 
 mod calls;
 mod channels;
+mod counted;
 mod documents;
 mod followed;
 mod history;

@@ -265,7 +265,6 @@ export class Workloads extends pulumi.ComponentResource {
                                         { name: "INFRACHAT_USER", value: `canary-${this.region}` },
                                         { name: "INFRACHAT_REGION", value: this.region },
                                         { name: "INFRACHAT_METRICS_LISTEN", value: `0.0.0.0:${METRICS_PORT}` },
-                                        { name: "INFRACHAT_LOG_FORMAT", value: "cloud" },
                                     ],
                                     ports: [metricsPort],
                                     resources: resources("250m", "512Mi"),

@@ -1,0 +1,12 @@
+//! What the programs tell about themselves, looked at from outside: metrics, spans and log lines.
+//!
+//! They run as separate processes on Pub/Sub, Firestore and Redis, whatever the other suites run on.
+#![allow(clippy::expect_used)]
+
+mod collector;
+mod contract;
+mod logs;
+mod metrics;
+mod scrape;
+mod traces;
+mod world;
