@@ -32,6 +32,15 @@ stack: services ## Start both regions as separate processes, on emulators and Re
 	@cargo build --workspace --bins
 	@infra/local-emulators/run.sh --run ./target/debug/infrachat-stack --bus $(BUS) $(ARGS)
 
+.PHONY: dashboards
+dashboards: ## Show the deployed dashboards on a running make stack: by Grafana with Docker, else on a page of ours (ARGS="--help")
+	@infra/local-dashboards/run.sh $(ARGS)
+
+.PHONY: canary
+canary: ## Talk to oneself through every pair of regions of make stack, for the dashboards (SERVER=localhost:8001)
+	@cargo build --quiet --package infrachat-client
+	@./target/debug/infrachat --server $(SERVER) --user canary canary --register --metrics-listen 127.0.0.1:9031 $(ARGS)
+
 .PHONY: services
 services: ## Install what tests and emulators need from the system's packages: redis-server, Python's venv
 	@missing=(); \
@@ -85,6 +94,7 @@ infra/pulumi/node_modules/.package-lock.json: infra/pulumi/package-lock.json
 .PHONY: infra-test
 infra-test: infra/pulumi/node_modules/.package-lock.json ## Test what would be deployed, its policies, dashboards and alerts (needs Node 20)
 	@cd infra/pulumi && npm test --silent
+	@node --test --test-reporter=spec infra/local-dashboards/test/*.test.mjs
 
 .PHONY: configuration-docs
 configuration-docs: ## Write docs/configuration.md anew from what the programs say
