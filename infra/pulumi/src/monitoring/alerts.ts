@@ -131,6 +131,13 @@ const conditions: Omit<Alert, "section">[] = [
         wakes: false,
     },
     {
+        name: "sequence-missing",
+        summary: "Readers were told of a gap: the bus did not deliver messages, and history does not have them.",
+        query: "sum by (region, shard) (increase(infrachat_sequence_missing_total[10m])) > 0",
+        seconds: 0,
+        wakes: true,
+    },
+    {
         name: "sessions-near-limit",
         summary: "A region's shards are nearly full, and can't be made more by themselves.",
         query: "sum by (region) (infrachat_sessions) / sum by (region) (infrachat_sessions_max) > 0.8",
