@@ -3,6 +3,7 @@
 //! They run as separate processes on Pub/Sub, Firestore and Redis, whatever the other suites run on.
 #![allow(clippy::expect_used)]
 
+mod canary;
 mod collector;
 mod contract;
 mod logs;

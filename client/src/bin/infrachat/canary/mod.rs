@@ -65,6 +65,7 @@ pub(crate) async fn run(global: &Global, args: Canary) -> Result<()> {
         report::serve_metrics(listen, &home)?;
     }
     let names: Vec<String> = regions.iter().map(|r| r.region.to_string()).collect();
+    report::begin(&names);
     let run = Arc::new(Run {
         id: ClientMessageId::random().to_string(),
         args,
