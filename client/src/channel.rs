@@ -110,12 +110,12 @@ impl Channel {
     }
 
     /// When there is something to do for it.
-    pub(crate) fn next_time(&mut self) -> Option<Instant> {
+    pub(crate) fn next_time(&mut self, now: Instant) -> Option<Instant> {
         let place = match &self.place {
-            Place::Nowhere { not_before, .. } => Some(*not_before),
+            Place::Nowhere { not_before, .. } => Some(*not_before).filter(|at| *at > now),
             _ => None,
         };
-        let outgoing = self.outgoing.next_time();
+        let outgoing = self.outgoing.next_time(now);
         [place, outgoing, self.give_up_at]
             .into_iter()
             .flatten()

@@ -285,8 +285,9 @@ impl Driver {
             .connections
             .values()
             .filter_map(|open| Some(open.go_away.as_ref()?.0));
+        let channels = self.channels.values_mut();
         self.next_time = away
-            .chain(self.channels.values_mut().filter_map(Channel::next_time))
+            .chain(channels.filter_map(|channel| channel.next_time(now)))
             .min();
     }
 

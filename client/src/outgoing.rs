@@ -119,12 +119,13 @@ impl Outgoing {
         })
     }
 
-    /// When there is something to do: a message becomes due, or its deadline ends.
-    pub(crate) fn next_time(&mut self) -> Option<Instant> {
+    /// When there is something to do: a message becomes due, or its deadline ends. One that is due already
+    /// waits for something else than time.
+    pub(crate) fn next_time(&mut self, now: Instant) -> Option<Instant> {
         let due = self
             .waiting_index()
             .and_then(|index| match self.entries[index].state {
-                State::Waiting { not_before } => not_before,
+                State::Waiting { not_before } => not_before.filter(|at| *at > now),
                 _ => None,
             });
         let deadline = self

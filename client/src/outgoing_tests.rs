@@ -100,8 +100,16 @@ fn what_is_refused_for_now_is_sent_again_with_all_that_followed_it_in_order() {
         sender.wire().is_empty(),
         "nothing passes the one that waits"
     );
-    assert_eq!(sender.outgoing.next_time(), Some(sender.now + wait));
+    assert_eq!(
+        sender.outgoing.next_time(sender.now),
+        Some(sender.now + wait)
+    );
     sender.now += wait;
+    let next = sender.outgoing.next_time(sender.now);
+    assert!(
+        next > Some(sender.now),
+        "what is due already waits for a session, not for time: {next:?}"
+    );
     let again = sender.wire();
     assert_eq!(bodies(&again), [("a", 2), ("b", 2)]);
     assert_eq!(again[0].client_message_id, first[0].client_message_id);
@@ -164,7 +172,7 @@ async fn a_message_fails_at_its_deadline_and_frees_its_place() {
     sender.wire();
     assert_eq!(sender.waiting.available_permits(), 99);
     sender.now += Duration::from_secs(30);
-    assert_eq!(sender.outgoing.next_time(), Some(sender.now));
+    assert_eq!(sender.outgoing.next_time(sender.now), Some(sender.now));
     sender.outgoing.expire(sender.now, Duration::from_secs(30));
     let err = answer.await.expect("answered").expect_err("timed out");
     assert!(matches!(err, ClientError::TimedOut { .. }), "{err}");

@@ -347,11 +347,36 @@ async fn take(parts: &Arc<Parts>, number: u32) -> bool {
     }
 }
 
-/// Gives everything back, in order, and ends the lease.
+/// Gives everything back, in order, and ends the lease; what can't be given back before the lease may have
+/// run out is dropped then.
 async fn leave(parts: &Parts) {
+    tokio::select! {
+        () = give_all_back(parts) => {}
+        () = run_out(parts) => fence(parts).await,
+    }
+    let ended = parts.store.end_lease(&parts.shard, &parts.incarnation);
+    if !matches!(tokio::time::timeout(HAND_OVER, ended).await, Ok(Ok(()))) {
+        tracing::warn!("the lease can't be ended; it runs out by itself");
+    }
+}
+
+/// Until the lease may have run out.
+async fn run_out(parts: &Parts) {
+    loop {
+        let good_until = parts.partitions.good_until();
+        if Instant::now() >= good_until {
+            return;
+        }
+        tokio::time::sleep_until(good_until).await;
+    }
+}
+
+async fn give_all_back(parts: &Parts) {
+    let (began, ttl) = (Instant::now(), parts.tuning.lease_ttl);
     let draining = parts.store.renew_lease(lease(parts, LeaseState::Draining));
-    if !matches!(tokio::time::timeout(HAND_OVER, draining).await, Ok(Ok(()))) {
-        tracing::warn!("the lease can't be marked as draining");
+    match tokio::time::timeout(HAND_OVER, draining).await {
+        Ok(Ok(())) => parts.partitions.unfence(began + ttl - ttl / 5),
+        _ => tracing::warn!("the lease can't be marked as draining"),
     }
     let closing = parts
         .partitions
@@ -359,10 +384,6 @@ async fn leave(parts: &Parts) {
         .into_iter()
         .map(|partition| give_back(parts, partition));
     futures::future::join_all(closing).await;
-    let ended = parts.store.end_lease(&parts.shard, &parts.incarnation);
-    if !matches!(tokio::time::timeout(HAND_OVER, ended).await, Ok(Ok(()))) {
-        tracing::warn!("the lease can't be ended; it runs out by itself");
-    }
 }
 
 async fn give_back(parts: &Parts, partition: Arc<Partition>) {

@@ -181,6 +181,11 @@ impl Partitions {
         owned.good_until = until;
     }
 
+    /// Until when the lease is good.
+    pub(crate) fn good_until(&self) -> Instant {
+        self.read().good_until
+    }
+
     /// Whether the lease is good at this very moment.
     pub(crate) fn may_serve(&self) -> bool {
         self.read().may_serve()
