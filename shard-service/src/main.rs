@@ -27,6 +27,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    let stop = signals::stop();
     let process = telemetry::Process {
         service: "chat-shard",
         region: options.backends.region.to_string(),
@@ -34,6 +35,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
         project: options.backends.project.clone(),
     };
     let _telemetry = telemetry::start(&options.telemetry, &process).await?;
+    let Some(shard) = stop.run_until_cancelled(bind(options)).await else {
+        return Ok(());
+    };
+    let shard = shard?;
+    tracing::info!(listen = %shard.address(), "serving");
+    shard.run(stop).await?;
+    Ok(())
+}
+
+/// Ready to serve.
+async fn bind(options: Options) -> anyhow::Result<Shard> {
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {
         region: backends.region,
@@ -43,10 +55,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         verifier: Arc::new(options.verifier.verifier()?),
         revocations: backends.revocations,
     };
-    let shard = Shard::bind(options.config, dependencies).await?;
-    tracing::info!(listen = %shard.address(), "serving");
-    shard.run(signals::stop()).await?;
-    Ok(())
+    Ok(Shard::bind(options.config, dependencies).await?)
 }
 
 #[cfg(test)]

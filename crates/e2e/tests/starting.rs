@@ -9,6 +9,7 @@ use infrachat_proto::gatekeeper::v1::{
 };
 use infrachat_stack::{Bus, Plan, Ports, Process, Service, Services};
 use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, sync::mpsc};
 
@@ -254,5 +255,30 @@ async fn wrong_values_are_refused_with_the_reason() {
     for (service, expected) in cases {
         let said = fails(&service).await;
         assert!(said.contains(expected), "{expected:?} in {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_told_to_stop_while_it_starts_ends_well() {
+    let ground = Ground::start().await;
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = silent.local_addr().expect("an address");
+    for name in ["gatekeeper", "switchboard", "shard-0"] {
+        let mut services = ground.services();
+        services.redis = format!("redis://{address}");
+        let service = ground.service(name, services);
+        let mut program = Command::new(&service.program)
+            .args(&service.args)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("starts");
+        let (_waits, _) = silent.accept().await.expect("it connects");
+        let pid = program.id().and_then(|id| i32::try_from(id).ok());
+        let pid = pid.and_then(Pid::from_raw).expect("it runs");
+        kill_process(pid, Signal::TERM).expect("is told");
+        let ended = tokio::time::timeout(AT_LAST, program.wait()).await;
+        let status = ended.expect("ends").expect("is waited for");
+        assert!(status.success(), "{name}: {status}");
     }
 }

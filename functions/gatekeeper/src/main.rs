@@ -43,6 +43,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    let stop = signals::stop();
     let process = telemetry::Process {
         service: "gatekeeper",
         region: options.backends.region.to_string(),
@@ -50,6 +51,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
         project: options.backends.project.clone(),
     };
     let _telemetry = telemetry::start(&options.telemetry, &process).await?;
+    let Some(gatekeeper) = stop.run_until_cancelled(bind(options)).await else {
+        return Ok(());
+    };
+    let gatekeeper = gatekeeper?;
+    tracing::info!(listen = %gatekeeper.address(), "serving");
+    gatekeeper.run(stop).await?;
+    Ok(())
+}
+
+/// Ready to serve.
+async fn bind(options: Options) -> anyhow::Result<Gatekeeper> {
     let keys = keys(&options)?;
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {
@@ -61,10 +73,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         keys,
         hearing: backends.hearing,
     };
-    let gatekeeper = Gatekeeper::bind(options.config, dependencies).await?;
-    tracing::info!(listen = %gatekeeper.address(), "serving");
-    gatekeeper.run(signals::stop()).await?;
-    Ok(())
+    Ok(Gatekeeper::bind(options.config, dependencies).await?)
 }
 
 fn keys(options: &Options) -> anyhow::Result<KeyRing> {

@@ -27,6 +27,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
+    let stop = signals::stop();
     let process = telemetry::Process {
         service: "switchboard",
         region: options.backends.region.to_string(),
@@ -34,6 +35,17 @@ async fn run(options: Options) -> anyhow::Result<()> {
         project: options.backends.project.clone(),
     };
     let _telemetry = telemetry::start(&options.telemetry, &process).await?;
+    let Some(switchboard) = stop.run_until_cancelled(bind(options)).await else {
+        return Ok(());
+    };
+    let switchboard = switchboard?;
+    tracing::info!(listen = %switchboard.address(), "serving");
+    switchboard.run(stop).await?;
+    Ok(())
+}
+
+/// Ready to serve.
+async fn bind(options: Options) -> anyhow::Result<Switchboard> {
     let backends = Backends::connect(&options.backends).await?;
     let dependencies = Dependencies {
         region: backends.region,
@@ -43,10 +55,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         revocations: backends.revocations,
         hearing: backends.hearing,
     };
-    let switchboard = Switchboard::bind(options.config, dependencies).await?;
-    tracing::info!(listen = %switchboard.address(), "serving");
-    switchboard.run(signals::stop()).await?;
-    Ok(())
+    Ok(Switchboard::bind(options.config, dependencies).await?)
 }
 
 #[cfg(test)]
