@@ -35,7 +35,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         project: options.backends.project.clone(),
     };
     let _telemetry = telemetry::start(&options.telemetry, &process).await?;
-    let Some(shard) = stop.run_until_cancelled(bind(options)).await else {
+    let Some(shard) = stop.run_until_cancelled(Box::pin(bind(options))).await else {
         return Ok(());
     };
     let shard = shard?;

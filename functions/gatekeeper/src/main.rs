@@ -51,7 +51,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         project: options.backends.project.clone(),
     };
     let _telemetry = telemetry::start(&options.telemetry, &process).await?;
-    let Some(gatekeeper) = stop.run_until_cancelled(bind(options)).await else {
+    let Some(gatekeeper) = stop.run_until_cancelled(Box::pin(bind(options))).await else {
         return Ok(());
     };
     let gatekeeper = gatekeeper?;
