@@ -78,6 +78,12 @@ chaos: services ## Kill, freeze, restart and cut off real processes under load, 
 	cargo build --workspace --bins
 	INFRACHAT_CHAOS_ROUNDS=$(ROUNDS) cargo test --package infrachat-e2e --test chaos -- --nocapture --test-threads 1 $(ARGS)
 
+SEEDS ?= 1-26
+
+.PHONY: simulate
+simulate: ## Run the whole stack on paused time under the faults that each of SEEDS chooses (SEEDS=7 or 1,5,9 or 1-100)
+	INFRACHAT_SEEDS=$(SEEDS) cargo test --package infrachat-e2e --test simulation -- --nocapture
+
 .PHONY: test-python
 test-python: services ## Run Google's Python clients against the emulators
 	infra/local-emulators/run.sh --run infra/local-emulators/tests/python/run.sh

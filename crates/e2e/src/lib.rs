@@ -5,15 +5,19 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
 
 mod backends;
+mod ledger;
 mod ports;
 mod programs;
 mod raw;
 mod room;
 mod stack;
+mod talk;
 
 pub use backends::{Choice, partitions};
+pub use ledger::{Fate, Ledger, Said};
 pub use ports::ports;
 pub use programs::{program, programs, refusal};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
 pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};
+pub use talk::{history, join, listen, talk};

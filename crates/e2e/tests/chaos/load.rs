@@ -9,16 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use infrachat_client::{
-    ChannelName, Client, ErrorCode, Event, HistoryBound, JoinOptions, NewChannel, Region,
-};
-use infrachat_e2e::{ASIA, WEST, channel};
-use tokio::task::{JoinHandle, JoinSet};
+use infrachat_client::{Client, ErrorCode, NewChannel, Region};
+use infrachat_e2e::{ASIA, Ledger, WEST, channel, history, join, listen, talk};
+use tokio::task::JoinHandle;
 
-use crate::{
-    ledger::Ledger,
-    world::{REGIONS, World, within},
-};
+use crate::world::{REGIONS, World, within};
 
 /// Users of a region.
 const TALKERS: usize = 3;
@@ -26,7 +21,6 @@ const TALKERS: usize = 3;
 const CHANNELS: usize = 6;
 /// Between messages of a user.
 const PAUSE: Duration = Duration::from_millis(80);
-const PAGE: u32 = 500;
 
 /// A user with a session.
 #[derive(Debug)]
@@ -98,14 +92,15 @@ impl Load {
             for name in channels() {
                 join(&talker.client, &channel(&name)).await;
             }
-            let (ledger, name) = (Arc::clone(&load.ledger), talker.name.clone());
+            let ledger = Arc::clone(&load.ledger);
             load.listening
-                .push(tokio::spawn(listen(talker.client.clone(), name, ledger)));
+                .push(tokio::spawn(listen(talker.client.clone(), ledger)));
         }
         for talker in load.talkers.iter().flatten() {
             let talking = talk(
                 talker.client.clone(),
-                talker.name.clone(),
+                channels(),
+                PAUSE,
                 Arc::clone(&load.ledger),
                 Arc::clone(&load.enough),
             );
@@ -225,95 +220,5 @@ impl Load {
             west == asia && acknowledged.iter().all(|body| counts.contains_key(body))
         })
         .await;
-    }
-}
-
-/// All of a channel's history, forwards: ids and bodies.
-async fn history(client: &Client, name: &str) -> Vec<(String, String)> {
-    let mut all: Vec<(String, String)> = Vec::new();
-    let mut bound = HistoryBound::After(infrachat_client::MessageId::floor_of(0));
-    loop {
-        let page = client.history(&channel(name), bound, PAGE).await;
-        let (page, more) = page.expect("a page");
-        if let Some(last) = page.last() {
-            bound = HistoryBound::After(last.message_id);
-        }
-        all.extend(page.into_iter().map(|message| {
-            let body = String::from_utf8_lossy(&message.body).into_owned();
-            (message.message_id.to_string(), body)
-        }));
-        if !more {
-            return all;
-        }
-    }
-}
-
-/// Joins; a channel that was just created may not be known in the other region yet.
-async fn join(client: &Client, name: &ChannelName) {
-    within("a channel is known", async || {
-        match client.join(name, JoinOptions::default()).await {
-            Ok(()) => true,
-            Err(err) if err.code() == Some(ErrorCode::ChannelNotFound) => false,
-            Err(err) => panic!("{name} can't be joined: {err}"),
-        }
-    })
-    .await;
-}
-
-async fn talk(client: Client, name: String, ledger: Arc<Ledger>, enough: Arc<AtomicBool>) {
-    let mut answers = JoinSet::new();
-    let mut every = tokio::time::interval(PAUSE);
-    for channel_name in channels().into_iter().cycle() {
-        every.tick().await;
-        if enough.load(Ordering::Acquire) {
-            break;
-        }
-        let number = ledger.says(&name, &channel_name);
-        let answer = client.publish(&channel(&channel_name), format!("{name} {number}"));
-        let (ledger, name) = (Arc::clone(&ledger), name.clone());
-        answers.spawn(async move {
-            let answer = answer.await.map(drop).map_err(|err| err.to_string());
-            ledger.answered(&name, &channel_name, number, answer);
-        });
-        while answers.try_join_next().is_some() {}
-    }
-    answers.join_all().await;
-}
-
-async fn listen(client: Client, reader: String, ledger: Arc<Ledger>) {
-    while let Some(event) = client.next_event().await {
-        match event {
-            Event::Message(message) => {
-                let body = String::from_utf8_lossy(&message.body).into_owned();
-                let number = body
-                    .split(' ')
-                    .nth(1)
-                    .and_then(|number| number.parse().ok());
-                let (sender, channel) = (message.sender.as_str(), message.channel.as_str());
-                ledger.hears(&reader, sender, channel, number.expect("a number"));
-            }
-            Event::Gap { code, reason, .. } => {
-                ledger.wrong(format!("{reader} was told of a gap: {code}: {reason}"));
-            }
-            Event::Left {
-                channel, reason, ..
-            } => {
-                ledger.wrong(format!("{reader} had to leave {channel}: {reason}"));
-            }
-            Event::Error { code, message, .. } => {
-                ledger.wrong(format!("{reader} saw an error: {code}: {message}"));
-            }
-            Event::Joined {
-                channel,
-                recovered: false,
-                ..
-            } => {
-                ledger.wrong(format!("{reader} joined {channel} and missed something"));
-            }
-            Event::Closed { code, reason } if code != "closed" => {
-                ledger.wrong(format!("{reader} was closed: {code}: {reason}"));
-            }
-            _ => {}
-        }
     }
 }

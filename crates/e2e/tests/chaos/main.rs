@@ -5,7 +5,6 @@
 //! long recovering took; no test depends on how long.
 #![allow(clippy::expect_used)]
 
-mod ledger;
 mod load;
 mod parts;
 mod regions;

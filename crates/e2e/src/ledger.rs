@@ -7,15 +7,16 @@ use std::{
 };
 
 /// A sender's messages in a channel, or a reader's of one sender there.
-pub(crate) type Said = (String, String);
+pub type Said = (String, String);
 type Heard = (String, String, String);
 
 /// What became of a message.
 #[derive(Debug, Clone)]
-pub(crate) struct Fate {
-    pub(crate) at: Instant,
+pub struct Fate {
+    /// Said then.
+    pub at: Instant,
     /// Acknowledged then.
-    pub(crate) acked: Option<Instant>,
+    pub acked: Option<Instant>,
     failed: Option<String>,
 }
 
@@ -30,7 +31,7 @@ struct Pages {
 
 /// Everything that happened, of all sessions of a load.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<Pages>);
+pub struct Ledger(Mutex<Pages>);
 
 impl Ledger {
     fn with<T>(&self, work: impl FnOnce(&mut Pages) -> T) -> T {
@@ -38,7 +39,7 @@ impl Ledger {
     }
 
     /// Notes that a message is said; answers its number.
-    pub(crate) fn says(&self, sender: &str, channel: &str) -> usize {
+    pub fn says(&self, sender: &str, channel: &str) -> usize {
         self.with(|pages| {
             let said = pages.said.entry((sender.to_owned(), channel.to_owned()));
             let said = said.or_default();
@@ -51,13 +52,8 @@ impl Ledger {
         })
     }
 
-    pub(crate) fn answered(
-        &self,
-        sender: &str,
-        channel: &str,
-        number: usize,
-        answer: Result<(), String>,
-    ) {
+    /// Notes what the sender was answered.
+    pub fn answered(&self, sender: &str, channel: &str, number: usize, answer: Result<(), String>) {
         self.with(|pages| {
             let said = pages.said.get_mut(&(sender.to_owned(), channel.to_owned()));
             let fate = &mut said.expect("was said")[number];
@@ -68,18 +64,20 @@ impl Ledger {
         });
     }
 
-    pub(crate) fn hears(&self, reader: &str, sender: &str, channel: &str, number: usize) {
+    /// Notes that a message was shown to a reader.
+    pub fn hears(&self, reader: &str, sender: &str, channel: &str, number: usize) {
         let key = (reader.to_owned(), sender.to_owned(), channel.to_owned());
         let came = (number, Instant::now());
         self.with(|pages| pages.heard.entry(key).or_default().push(came));
     }
 
-    pub(crate) fn wrong(&self, what: String) {
+    /// Notes what must not be.
+    pub fn wrong(&self, what: String) {
         self.with(|pages| pages.wrong.push(what));
     }
 
     /// How many were acknowledged.
-    pub(crate) fn acknowledged(&self) -> usize {
+    pub fn acknowledged(&self) -> usize {
         self.with(|pages| {
             let fates = pages.said.values().flatten();
             fates.filter(|fate| fate.acked.is_some()).count()
@@ -87,12 +85,12 @@ impl Ledger {
     }
 
     /// How many were delivered.
-    pub(crate) fn delivered(&self) -> usize {
+    pub fn delivered(&self) -> usize {
         self.with(|pages| pages.heard.values().map(Vec::len).sum())
     }
 
     /// The bodies of a channel that were acknowledged.
-    pub(crate) fn bodies(&self, channel: &str) -> BTreeSet<String> {
+    pub fn bodies(&self, channel: &str) -> BTreeSet<String> {
         self.with(|pages| {
             let of_channel = pages.said.iter().filter(|((_, name), _)| name == channel);
             let bodies = of_channel.flat_map(|((sender, _), fates)| {
@@ -108,7 +106,7 @@ impl Ledger {
 
     /// Since `then`, the reader was first shown something in the channel that one of these senders
     /// said after `then`.
-    pub(crate) fn first_heard(
+    pub fn first_heard(
         &self,
         reader: &str,
         senders: &[String],
@@ -130,7 +128,7 @@ impl Ledger {
     }
 
     /// When the last of what was said before `then` was shown to the reader, if any came after `then`.
-    pub(crate) fn last_late(&self, reader: &str, channel: &str, then: Instant) -> Option<Instant> {
+    pub fn last_late(&self, reader: &str, channel: &str, then: Instant) -> Option<Instant> {
         self.with(|pages| {
             let heard = pages.heard.iter();
             let heard = heard.filter(|((who, _, name), _)| who == reader && name == channel);
@@ -145,7 +143,7 @@ impl Ledger {
     }
 
     /// Acknowledged messages that a reader was not shown so far.
-    pub(crate) fn missing(&self, readers: &[String]) -> Vec<String> {
+    pub fn missing(&self, readers: &[String]) -> Vec<String> {
         self.with(|pages| {
             let mut missing = Vec::new();
             for ((sender, channel), fates) in &pages.said {
@@ -169,7 +167,7 @@ impl Ledger {
 
     /// What must not be: messages shown twice or out of order, messages that failed, and whatever was
     /// noted as wrong.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         self.with(|pages| {
             let mut faults = pages.wrong.clone();
             for ((reader, sender, channel), heard) in &pages.heard {

@@ -1,0 +1,163 @@
+//! What goes wrong, and when: every choice from one seed.
+
+use std::time::Duration;
+
+use infrachat_bus::Faults;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{REGIONS, SLOTS, World};
+
+/// How long things go wrong.
+const LENGTH: Duration = Duration::from_secs(45);
+
+/// Chooses.
+pub(crate) struct Dice(StdRng);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(StdRng::seed_from_u64(seed))
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.0.random_range(from..to))
+    }
+
+    fn of(&mut self, count: usize) -> usize {
+        self.0.random_range(0..count)
+    }
+
+    /// What is wrong with the bus all the time.
+    pub(crate) fn bus_faults(&mut self) -> Faults {
+        Faults {
+            seed: self.0.random(),
+            duplicate: self.0.random_range(0.0..0.1),
+            redeliver: self.0.random_range(0.0..0.1),
+            delay: Duration::ZERO..self.millis(1, 100),
+            lose_publish_reply: self.0.random_range(0.0..0.05),
+        }
+    }
+}
+
+/// Something that is to end at some time.
+enum Ends {
+    Away { region: usize, slot: usize },
+    Link,
+    Bus { region: usize },
+    Store { region: usize },
+}
+
+/// Lets things go wrong for a while, then mends them all.
+pub(crate) async fn rage(world: &mut World, dice: &mut Dice) {
+    let began = Instant::now();
+    let mut ends: Vec<(Instant, Ends)> = Vec::new();
+    let mut next = began;
+    loop {
+        let now = Instant::now();
+        let over = now >= began + LENGTH;
+        let (due, later): (Vec<_>, Vec<_>) =
+            ends.into_iter().partition(|(at, _)| over || *at <= now);
+        ends = later;
+        for (_, what) in due {
+            end(world, what).await;
+        }
+        if over {
+            return world.settled().await;
+        }
+        if now >= next {
+            let (what, time) = begin(world, dice).await;
+            world
+                .happened
+                .push(format!("{:?}: {what} {time:?}", began.elapsed()));
+            if let Some(what) = time.1 {
+                ends.push((Instant::now() + time.0, what));
+            }
+            next = Instant::now() + dice.millis(200, 3_000);
+        }
+        let wake = ends.iter().map(|(at, _)| *at).min();
+        let wake = wake.map_or(next, |at| at.min(next));
+        tokio::time::sleep_until(wake.min(began + LENGTH)).await;
+    }
+}
+
+impl std::fmt::Debug for Ends {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Away { region, slot } => write!(f, "{} shard {slot}", REGIONS[*region]),
+            Self::Link => write!(f, "the link"),
+            Self::Bus { region } | Self::Store { region } => write!(f, "{}", REGIONS[*region]),
+        }
+    }
+}
+
+async fn begin(world: &mut World, dice: &mut Dice) -> (&'static str, (Duration, Option<Ends>)) {
+    let (region, slot) = (dice.of(REGIONS.len()), dice.of(SLOTS));
+    let away = Some(Ends::Away { region, slot });
+    let running = world.regions[region].shards[slot].as_ref();
+    match dice.of(11) {
+        0 | 1 if running.is_some() => {
+            world.crash(region, slot);
+            ("a shard crashes", (dice.millis(100, 9_000), away))
+        }
+        2 if running.is_some() => {
+            world.stop_shard(region, slot).await;
+            ("a shard is stopped", (dice.millis(100, 3_000), away))
+        }
+        3 | 4 if let Some(shard) = running => {
+            let (life, time) = (shard.life.clone(), dice.millis(500, 12_000));
+            tokio::spawn(async move { life.cut_off(time).await });
+            ("a shard is cut off from everything", (time, None))
+        }
+        5 if let Some(shard) = running => {
+            let (life, time) = (shard.life.clone(), dice.millis(500, 9_000));
+            tokio::spawn(async move { life.renews_late(time).await });
+            ("a shard can't renew its lease", (time, None))
+        }
+        6 if let Some(shard) = running => {
+            shard.proxy.cut();
+            ("a shard's connections break", (Duration::ZERO, None))
+        }
+        7 => {
+            world.fabric.cut(REGIONS[0], REGIONS[1]);
+            let time = dice.millis(500, 15_000);
+            ("the regions are cut off", (time, Some(Ends::Link)))
+        }
+        8 => {
+            world.fabric.set_down(REGIONS[region], true);
+            let time = dice.millis(200, 5_000);
+            ("a region's bus is away", (time, Some(Ends::Bus { region })))
+        }
+        9 => {
+            world.regions[region].store.set_unavailable(true);
+            let time = dice.millis(200, 7_000);
+            ("a store is away", (time, Some(Ends::Store { region })))
+        }
+        10 => {
+            let latency = dice.millis(50, 1_500);
+            world.regions[region].store.set_latency(latency);
+            let time = dice.millis(1_000, 7_000);
+            ("a store is slow", (time, Some(Ends::Store { region })))
+        }
+        _ => {
+            sleep(dice.millis(1, 500)).await;
+            ("nothing", (Duration::ZERO, None))
+        }
+    }
+}
+
+async fn end(world: &mut World, what: Ends) {
+    match what {
+        Ends::Away { region, slot } => {
+            if world.regions[region].shards[slot].is_none() {
+                world.start_shard(region, slot).await;
+            }
+        }
+        Ends::Link => world.fabric.heal(REGIONS[0], REGIONS[1]),
+        Ends::Bus { region } => world.fabric.set_down(REGIONS[region], false),
+        Ends::Store { region } => {
+            let store = &world.regions[region].store;
+            store.set_latency(Duration::ZERO);
+            store.set_unavailable(false);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Both regions in one process, each shard behind its own faults.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use infrachat_bus::{EventBus, FabricConfig, Faults, MemoryFabric};
+use infrachat_client::{Client, Options, Password, SignIn};
+use infrachat_control::Hearing;
+use infrachat_e2e::{Ledger, eventually, user};
+use infrachat_gatekeeper::{Gatekeeper, RegionEndpoints};
+use infrachat_identity::{
+    KeyRing, MemoryLimiter, RemoteKeys, SigningKey, TokenIssuer, TokenVerifier,
+};
+use infrachat_metadata::{MemoryMetadata, Metadata, Routing as _};
+use infrachat_presence::MemoryPresence;
+use infrachat_revocations::StoredRevocations;
+use infrachat_routing::PartitionCount;
+use infrachat_runtime::Listener;
+use infrachat_shard::{Shard, ShardConfig, Tuning};
+use infrachat_switchboard::Switchboard;
+use infrachat_types::{Region, ShardId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    faulty::{FaultyBus, FaultyStore, Life, Owners},
+    proxy::Proxy,
+};
+
+pub(crate) const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
+pub(crate) const SLOTS: usize = 2;
+const PARTITIONS: u32 = 4;
+
+/// A shard that runs.
+pub(crate) struct Running {
+    pub(crate) life: Life,
+    pub(crate) proxy: Proxy,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+pub(crate) struct InRegion {
+    region: Region,
+    pub(crate) store: Arc<MemoryMetadata>,
+    bus: Arc<dyn EventBus>,
+    presence: Arc<MemoryPresence>,
+    gatekeeper: String,
+    /// By slot; none while it is away.
+    pub(crate) shards: Vec<Option<Running>>,
+}
+
+/// Everything.
+pub(crate) struct World {
+    pub(crate) fabric: MemoryFabric,
+    pub(crate) regions: Vec<InRegion>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// What went wrong so far.
+    pub(crate) happened: Vec<String>,
+    owners: Arc<Owners>,
+    issuers: Vec<(String, String)>,
+}
+
+fn tuning() -> Tuning {
+    let mut tuning = Tuning::default();
+    tuning.heartbeat_interval = Duration::from_secs(1);
+    tuning.drain = Duration::from_secs(1);
+    tuning
+}
+
+impl World {
+    pub(crate) async fn start(faults: Faults) -> Self {
+        let fabric = MemoryFabric::new(FabricConfig {
+            cross_region_delay: Duration::from_millis(60),
+            nack_backoff: Duration::from_millis(50),
+            faults,
+        });
+        let ledger = Arc::new(Ledger::default());
+        let mut world = Self {
+            owners: Arc::new(Owners::new(Arc::clone(&ledger))),
+            ledger,
+            happened: Vec::new(),
+            regions: Vec::new(),
+            issuers: Vec::new(),
+            fabric,
+        };
+        let mut listeners = Vec::new();
+        for name in REGIONS {
+            let region = Region::new(name).expect("valid");
+            let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
+            let gatekeeper = listener.address().to_string();
+            let url = format!("http://{gatekeeper}/.well-known/jwks.json");
+            let issuer = TokenIssuer::default_name(&region);
+            world.issuers.push((issuer, url));
+            world.regions.push(InRegion {
+                store: Arc::new(MemoryMetadata::new()),
+                bus: Arc::new(world.fabric.bus(name)),
+                presence: Arc::new(MemoryPresence::new()),
+                region,
+                gatekeeper,
+                shards: (0..SLOTS).map(|_| None).collect(),
+            });
+            listeners.push(listener);
+        }
+        let mut endpoints = Vec::new();
+        for region in 0..REGIONS.len() {
+            endpoints.push(world.start_switchboard(region).await);
+        }
+        for (region, listener) in listeners.into_iter().enumerate() {
+            world
+                .start_gatekeeper(region, listener, endpoints.clone())
+                .await;
+            for slot in 0..SLOTS {
+                world.start_shard(region, slot).await;
+            }
+        }
+        world.settled().await;
+        world
+    }
+
+    fn verifier(&self) -> Arc<TokenVerifier> {
+        let keys = RemoteKeys::new(self.issuers.clone()).expect("URLs");
+        Arc::new(TokenVerifier::new(Arc::new(keys)))
+    }
+
+    fn stores(&self) -> BTreeMap<Region, Arc<dyn Metadata>> {
+        let stores = self.regions.iter();
+        stores
+            .map(|region| (region.region.clone(), Arc::clone(&region.store) as _))
+            .collect()
+    }
+
+    async fn start_switchboard(&self, region: usize) -> RegionEndpoints {
+        let at = &self.regions[region];
+        let config = infrachat_switchboard::Config {
+            partitions: PartitionCount::new(PARTITIONS).expect("a power of two"),
+            lease_ttl: tuning().lease_ttl,
+            ..infrachat_switchboard::Config::default()
+        };
+        let dependencies = infrachat_switchboard::Dependencies {
+            region: at.region.clone(),
+            stores: self.stores(),
+            bus: Arc::clone(&at.bus),
+            verifier: self.verifier(),
+            revocations: Arc::new(StoredRevocations::new(at.store.clone())),
+            hearing: Hearing::Pull,
+        };
+        let switchboard = Switchboard::bind(config, dependencies)
+            .await
+            .expect("binds");
+        let endpoints = RegionEndpoints {
+            region: at.region.clone(),
+            gatekeeper: at.gatekeeper.clone(),
+            switchboard: switchboard.address().to_string(),
+        };
+        tokio::spawn(switchboard.run(CancellationToken::new()));
+        endpoints
+    }
+
+    async fn start_gatekeeper(
+        &self,
+        region: usize,
+        listener: Listener,
+        endpoints: Vec<RegionEndpoints>,
+    ) {
+        let at = &self.regions[region];
+        let config = infrachat_gatekeeper::Config {
+            endpoints,
+            ..infrachat_gatekeeper::Config::default()
+        };
+        let dependencies = infrachat_gatekeeper::Dependencies {
+            region: at.region.clone(),
+            stores: self.stores(),
+            bus: Arc::clone(&at.bus),
+            limiter: Arc::new(MemoryLimiter::new()),
+            revocations: Arc::new(StoredRevocations::new(at.store.clone())),
+            keys: KeyRing::new(SigningKey::generate().expect("a key")),
+            hearing: Hearing::Pull,
+        };
+        let gatekeeper = Gatekeeper::on(listener, config, dependencies)
+            .await
+            .expect("starts");
+        tokio::spawn(gatekeeper.run(CancellationToken::new()));
+    }
+
+    /// Starts a shard: the first life of its slot, or the next.
+    pub(crate) async fn start_shard(&mut self, region: usize, slot: usize) {
+        let at = &self.regions[region];
+        let name = ShardId::new(&format!("{}-shard-{slot}", at.region)).expect("valid");
+        let life = Life::new(name.clone());
+        let proxy = Proxy::bind(life.clone()).await;
+        let mut stores = self.stores();
+        let own = FaultyStore {
+            life: life.clone(),
+            store: Arc::clone(&at.store),
+        };
+        stores.insert(at.region.clone(), Arc::new(own));
+        let dependencies = infrachat_shard::Dependencies {
+            region: at.region.clone(),
+            stores,
+            bus: Arc::new(FaultyBus {
+                life: life.clone(),
+                bus: Arc::clone(&at.bus),
+                owners: Arc::clone(&self.owners),
+                halted: Mutex::default(),
+            }),
+            presence: at.presence.clone(),
+            verifier: self.verifier(),
+            revocations: Arc::new(StoredRevocations::new(at.store.clone())),
+        };
+        let config = ShardConfig {
+            shard: name,
+            listen: "127.0.0.1:0".to_owned(),
+            advertise: Some(proxy.address.clone()),
+            partitions: PartitionCount::new(PARTITIONS).expect("a power of two"),
+            tuning: tuning(),
+        };
+        let shard = Shard::bind(config, dependencies).await.expect("binds");
+        proxy.start(shard.address());
+        let stop = CancellationToken::new();
+        let running = shard.run(stop.clone());
+        let task = tokio::spawn(async move { running.await.expect("serves") });
+        self.regions[region].shards[slot] = Some(Running {
+            life,
+            proxy,
+            stop,
+            task,
+        });
+    }
+
+    /// Ends a shard as a crash does.
+    pub(crate) fn crash(&mut self, region: usize, slot: usize) {
+        if let Some(shard) = self.regions[region].shards[slot].take() {
+            shard.life.end();
+            shard.task.abort();
+        }
+    }
+
+    /// Ends a shard as a deployment does.
+    pub(crate) async fn stop_shard(&mut self, region: usize, slot: usize) {
+        if let Some(shard) = self.regions[region].shards[slot].take() {
+            shard.stop.cancel();
+            shard.task.await.expect("drains");
+            shard.life.end();
+        }
+    }
+
+    /// Waits until every partition has a living owner.
+    pub(crate) async fn settled(&self) {
+        for region in &self.regions {
+            eventually("every partition is served", async || {
+                let (Ok(leases), Ok(owned)) =
+                    (region.store.leases().await, region.store.ownerships().await)
+                else {
+                    return false;
+                };
+                let lives = |shard: &ShardId| {
+                    let mut leases = leases.iter();
+                    leases.any(|view| view.lease.shard == *shard && view.age < tuning().lease_ttl)
+                };
+                let served = owned
+                    .iter()
+                    .filter(|owned| owned.owner.as_ref().is_some_and(lives));
+                served.count() == PARTITIONS as usize
+            })
+            .await;
+        }
+    }
+
+    pub(crate) async fn client(&self, region: usize, name: &str) -> Client {
+        let gatekeeper = self.regions[region].gatekeeper.clone();
+        let mut options = Options::new(gatekeeper, user(name), Password::new("correct horse"));
+        options.sign_in = SignIn::LoginOrRegister;
+        options.publish_deadline = Duration::from_secs(3_600);
+        options.call_deadline = Duration::from_secs(3_600);
+        options.event_buffer = 65_536;
+        Client::connect(options).await.expect("signs in")
+    }
+}
