@@ -1,11 +1,15 @@
 //! Sets up logs, metrics and spans of a service program.
 
+use std::fmt;
+
 use clap::ValueEnum;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::field::Field;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{ParseError, filter_fn},
+    fmt::format::{self, Writer},
     layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
@@ -136,6 +140,7 @@ pub async fn start(options: &Options, process: &Process) -> Result<Guard, StartE
         LogFormat::Text => tracing_subscriber::fmt::layer()
             .with_writer(std::io::stderr)
             .with_target(false)
+            .fmt_fields(format::debug_fn(for_people))
             .with_filter(lines)
             .boxed(),
         LogFormat::Cloud => {
@@ -155,6 +160,15 @@ pub async fn start(options: &Options, process: &Process) -> Result<Guard, StartE
         metrics::serve(listen, process).await?;
     }
     Ok(Guard(provider))
+}
+
+/// Writes a field, unless it is for spans only.
+fn for_people(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        name if name.starts_with("otel.") => Ok(()),
+        name => write!(writer, " {name}={value:?}"),
+    }
 }
 
 /// Sends the last spans when it is dropped.
