@@ -35,7 +35,7 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The bus can't be used.
-    #[error("the bus can't be used: {0}")]
+    #[error("the bus can't be used")]
     Bus(#[from] BusError),
     /// The settings contradict each other.
     #[error(transparent)]

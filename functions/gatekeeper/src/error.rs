@@ -19,7 +19,7 @@ pub enum StartError {
     #[error(transparent)]
     Keys(#[from] BadKey),
     /// The bus can't be used.
-    #[error("the bus can't be used: {0}")]
+    #[error("the bus can't be used")]
     Bus(#[from] BusError),
     /// This region has no store.
     #[error("there is no metadata store of {0}, which is this region")]

@@ -57,7 +57,7 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// The bus can't be used.
-    #[error("the bus can't be used: {0}")]
+    #[error("the bus can't be used")]
     Bus(#[from] BusError),
     /// There is no store for its own region.
     #[error("there is no store for {0}, the region to serve")]
