@@ -13,7 +13,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use infrachat_metadata::{Lease, LeaseState, LeaseView, MetadataError, Ownership, RoutingWatch};
-use infrachat_types::ShardId;
+use infrachat_types::{Epoch, ShardId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -221,14 +221,15 @@ impl Records {
             .filter(|view| view.age <= ttl && view.lease.state == LeaseState::Active)
             .map(|view| view.lease.shard.as_str())
             .collect();
-        let mut free = Vec::new();
-        let mut given_back = Vec::new();
+        let (mut free, mut given_back, mut left) = (Vec::new(), Vec::new(), Vec::new());
         for number in parts.partition_count.partitions() {
             let chosen = infrachat_routing::owner(number, live.iter().copied());
             let mine = chosen == Some(parts.shard.as_str());
             match parts.partitions.get(number) {
                 Some(partition) if !mine => given_back.push(partition),
                 None if mine && self.is_free(parts, number) => free.push(number),
+                // It was given back, or taken, and the store did not answer: nobody else can take it.
+                None if !mine => left.extend(self.epoch_here(parts, number).map(|e| (number, e))),
                 _ => {}
             }
         }
@@ -240,7 +241,14 @@ impl Records {
         let taking = stream::iter(taking)
             .buffer_unordered(AT_ONCE)
             .collect::<Vec<bool>>();
-        let (_, taken) = tokio::join!(futures::future::join_all(giving), taking);
+        let releasing = left
+            .into_iter()
+            .map(|(number, epoch)| release(parts, number, epoch));
+        let (_, _, taken) = tokio::join!(
+            futures::future::join_all(giving),
+            futures::future::join_all(releasing),
+            taking
+        );
         let wait = if taken.into_iter().all(|taken| taken) {
             parts.tuning.lease_renewal
         } else {
@@ -263,14 +271,7 @@ impl Records {
     /// its history was refused.
     async fn put_away_lost(&self, parts: &Parts) {
         for partition in parts.partitions.all() {
-            let owned = self
-                .ownerships
-                .get(&partition.number)
-                .is_some_and(|record| {
-                    record.owner.as_ref() == Some(&parts.shard)
-                        && record.incarnation == parts.incarnation
-                        && record.epoch == partition.epoch
-                });
+            let owned = self.epoch_here(parts, partition.number) == Some(partition.epoch);
             if !owned || !partition.is_open() {
                 let (number, epoch) = (partition.number, partition.epoch);
                 tracing::warn!(partition = number, %epoch, "a partition is no longer this shard's");
@@ -303,6 +304,14 @@ impl Records {
         found
             .filter(|view| view.age <= parts.tuning.lease_ttl)
             .map(|view| &view.lease)
+    }
+
+    /// The epoch under which this life of the shard has a partition, by the records.
+    fn epoch_here(&self, parts: &Parts, number: u32) -> Option<Epoch> {
+        let record = self.ownerships.get(&number)?;
+        let here =
+            record.owner.as_ref() == Some(&parts.shard) && record.incarnation == parts.incarnation;
+        here.then_some(record.epoch)
     }
 
     /// Whether taking a partition may succeed; the store has the last word.
@@ -389,18 +398,19 @@ async fn give_all_back(parts: &Parts) {
 async fn give_back(parts: &Parts, partition: Arc<Partition>) {
     partition.close(HAND_OVER).await;
     parts.partitions.remove(partition.number);
-    let released = parts
-        .store
-        .release_partition(partition.number, partition.epoch);
+    release(parts, partition.number, partition.epoch).await;
+}
+
+/// Lets others have a partition that is not served here any more. What can't be released is found again in
+/// the records, or free once the lease has ended.
+async fn release(parts: &Parts, number: u32, epoch: Epoch) {
+    let released = parts.store.release_partition(number, epoch);
     match tokio::time::timeout(HAND_OVER, released).await {
         Ok(Ok(())) => {
             COUNTED.ownership.released.increment(1);
-            tracing::debug!(partition = partition.number, "gave a partition back");
+            tracing::debug!(partition = number, "gave a partition back");
         }
-        _ => tracing::warn!(
-            partition = partition.number,
-            "a partition can't be released; its lease will end"
-        ),
+        _ => tracing::warn!(partition = number, "a partition can't be released now"),
     }
 }
 

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use infrachat_bus::MemoryFabric;
 use infrachat_identity::{FixedKeys, MemoryRevocations, TokenVerifier};
 use infrachat_metadata::{
-    FirestoreConfig, FirestoreMetadata, Lease, LeaseState, Metadata, Ownership, Routing as _,
+    FirestoreConfig, FirestoreMetadata, Lease, LeaseState, Metadata, MetadataError, Ownership,
+    Routing as _,
 };
 use infrachat_presence::MemoryPresence;
 use infrachat_routing::PartitionCount;
@@ -199,6 +200,54 @@ async fn what_a_dead_shard_held_is_taken_once_its_lease_has_run_out() {
     let ownerships = world.settles(&[0]).await;
     assert!(ownerships.iter().all(|found| found.epoch.0 == 2));
     shard.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_whose_release_got_lost_is_released_again() {
+    let world = World::start(fast()).await;
+    let shards = [world.shard(0).await, world.shard(1).await];
+    let settled = world.settles(&[0, 1]).await;
+    let of_other = settled
+        .iter()
+        .find(|found| found.owner == Some(name(1)))
+        .expect("the other has some");
+    let leases = world.store.leases().await.expect("answers");
+    let lease = leases.iter().find(|view| view.lease.shard == name(0));
+    let incarnation = &lease.expect("it lives").lease.incarnation;
+    // As after a release that was not answered: the records name a shard that does not serve it, and that
+    // lives on.
+    let first = name(0);
+    let left = timeout(PATIENCE, async {
+        let mut epoch = of_other.epoch;
+        loop {
+            let released = world.store.release_partition(of_other.partition, epoch);
+            released.await.expect("answers");
+            let taking = world.store.take_partition(
+                of_other.partition,
+                &first,
+                incarnation,
+                fast().lease_ttl,
+            );
+            match taking.await {
+                Ok(epoch) => return epoch,
+                // Its owner was quicker.
+                Err(MetadataError::Held { .. }) => {
+                    let now = world.store.ownerships().await.expect("answers");
+                    let found = now.iter().find(|o| o.partition == of_other.partition);
+                    epoch = found.expect("is there").epoch;
+                }
+                Err(err) => panic!("{err}"),
+            }
+        }
+    });
+    let left = left.await.expect("in time");
+    world.settles_to_read(&[0, 1]).await;
+    let again = world.store.ownerships().await.expect("answers");
+    let found = again.iter().find(|o| o.partition == of_other.partition);
+    assert!(found.expect("is there").epoch > left);
+    for shard in shards {
+        shard.stop().await;
+    }
 }
 
 #[tokio::test]

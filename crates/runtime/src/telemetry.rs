@@ -1,7 +1,7 @@
 //! What a process tells about itself: log lines, and in the service programs metrics and spans.
 //!
 //! Parts of a program count with the `metrics` crate and make spans with the `opentelemetry` crate,
-//! which do nothing until [`start`] has set up where they go.
+//! which do nothing until [`start()`] has set up where they go.
 
 #[cfg(feature = "program")]
 mod contract;

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug, Parser)]
 struct Settings {
     /// Seeds: one, several, or from one to another: 7 or 1,5,9 or 1-100.
-    #[arg(long, env = "INFRACHAT_SEEDS", default_value = "1-8")]
+    #[arg(long, env = "INFRACHAT_SEEDS", default_value = "1-8,27")]
     seeds: String,
     /// Which log lines to show.
     #[arg(long, env = "INFRACHAT_LOG", default_value = "off")]
@@ -89,11 +89,13 @@ async fn simulate(seed: u64) -> String {
     rage(&mut world, &mut dice).await;
     enough.store(true, Ordering::Release);
     let talked = timeout(PATIENCE, futures::future::join_all(talking));
-    assert!(
-        talked.await.is_ok(),
-        "not everything said is answered after {:#?}",
-        world.happened
-    );
+    if talked.await.is_err() {
+        let records = world.records().await;
+        panic!(
+            "not everything said is answered after {:#?}: {records}",
+            world.happened
+        );
+    }
 
     let everyone: Vec<_> = clients
         .iter()

@@ -269,6 +269,17 @@ impl World {
         }
     }
 
+    /// Who serves what, by the records.
+    pub(crate) async fn records(&self) -> String {
+        let mut text = String::new();
+        for region in &self.regions {
+            let leases = region.store.leases().await;
+            let owned = region.store.ownerships().await;
+            text += &format!("{}: {leases:#?} {owned:#?}\n", region.region);
+        }
+        text
+    }
+
     pub(crate) async fn client(&self, region: usize, name: &str) -> Client {
         let gatekeeper = self.regions[region].gatekeeper.clone();
         let mut options = Options::new(gatekeeper, user(name), Password::new("correct horse"));
