@@ -36,7 +36,8 @@ impl Callers {
     /// Whose token it is.
     pub(crate) async fn check(&self, token: &str) -> Result<Claims, Refusal> {
         let checked = self.checked(token).await;
-        COUNTED.verification(checked.as_ref().err().map(|refusal| refusal.code));
+        let refusal = checked.as_ref().err().map(|refusal| refusal.code);
+        COUNTED.verifications.count(refusal);
         checked
     }
 

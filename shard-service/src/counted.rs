@@ -2,6 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
+use infrachat_identity::Verifications;
 use infrachat_types::{CloseCode, ErrorCode, Region, RegionTag};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -41,7 +42,6 @@ const HISTORY_WRITE: &str = "infrachat_history_write_seconds";
 const HISTORY_WRITTEN: &str = "infrachat_history_written_total";
 const STABLE: &str = "infrachat_stable_seconds";
 const DEGRADED: &str = "infrachat_degraded";
-const VERIFICATIONS: &str = "infrachat_token_verifications_total";
 const LIMITED: &str = "infrachat_rate_limited_total";
 
 /// A session ended: the client ended its stream.
@@ -89,7 +89,7 @@ pub(crate) struct Counted {
     pub(crate) presence_degraded: Gauge,
     /// One for each lane that can't publish.
     pub(crate) bus_degraded: Gauge,
-    verifications: Verifications,
+    pub(crate) verifications: Verifications,
     pub(crate) publishes_limited: Counter,
 }
 
@@ -136,14 +136,6 @@ pub(crate) struct HistoryWrites {
     pub(crate) messages: Counter,
 }
 
-struct Verifications {
-    ok: Counter,
-    unauthenticated: Counter,
-    expired: Counter,
-    revoked: Counter,
-    keys_unavailable: Counter,
-}
-
 pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(Counted::new);
 
 impl Counted {
@@ -158,7 +150,6 @@ impl Counted {
         let renewal = |outcome: &'static str| counter!(LEASE_RENEWALS, "outcome" => outcome);
         let write = |outcome: &'static str| histogram!(HISTORY_WRITE, "outcome" => outcome);
         let degraded = |part: &'static str| gauge!(DEGRADED, "part" => part);
-        let verification = |outcome: &'static str| counter!(VERIFICATIONS, "outcome" => outcome);
         Self {
             sessions: gauge!(SESSIONS),
             sessions_max: gauge!(SESSIONS_MAX),
@@ -226,18 +217,11 @@ impl Counted {
             history_degraded: degraded("history"),
             presence_degraded: degraded("presence"),
             bus_degraded: degraded("bus"),
-            verifications: Verifications {
-                ok: verification("ok"),
-                unauthenticated: verification("unauthenticated"),
-                expired: verification("token_expired"),
-                revoked: verification("token_revoked"),
-                keys_unavailable: verification("keys_unavailable"),
-            },
+            verifications: Verifications::default(),
             publishes_limited: counter!(LIMITED, "limit" => "publish"),
         }
     }
 
-    /// A session ended, or was not let in.
     /// A renewal of the lease came out so, after this time.
     pub(crate) fn renewed(&self, took: Duration, well: bool) {
         if well {
@@ -248,6 +232,7 @@ impl Counted {
         }
     }
 
+    /// A session ended, or was not let in.
     pub(crate) fn closed(&self, code: &str) {
         let found = self
             .sessions_closed
@@ -256,18 +241,6 @@ impl Counted {
         if let Some((_, counter)) = found {
             counter.increment(1);
         }
-    }
-
-    /// A token was checked, and was good, or was refused for this reason.
-    pub(crate) fn verification(&self, refusal: Option<ErrorCode>) {
-        let counter = match refusal {
-            None => &self.verifications.ok,
-            Some(ErrorCode::TokenExpired) => &self.verifications.expired,
-            Some(ErrorCode::TokenRevoked) => &self.verifications.revoked,
-            Some(ErrorCode::Unavailable) => &self.verifications.keys_unavailable,
-            Some(_) => &self.verifications.unauthenticated,
-        };
-        counter.increment(1);
     }
 }
 

@@ -27,8 +27,6 @@ use crate::{access, parts::Parts, presence, session};
 const FRAMES: usize = 2;
 const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1_000;
-/// The latest moment that an id can tell.
-const LATEST: u64 = (1 << 48) - 1;
 /// Most members of a private channel.
 const MEMBERS: usize = 1_000;
 const TOPIC_LENGTH: usize = 500;
@@ -229,9 +227,10 @@ impl Chat {
 
 /// The id below all those of a moment.
 fn first_id_of(millis: i64) -> Result<MessageId, Refusal> {
-    let known = u64::try_from(millis).ok().filter(|at| *at <= LATEST);
+    let latest = MessageId::MAX.millis();
+    let known = u64::try_from(millis).ok().filter(|at| *at <= latest);
     known.map(MessageId::floor_of).ok_or_else(|| {
-        let text = format!("{millis} is no moment: milliseconds since 1970, up to {LATEST}");
+        let text = format!("{millis} is no moment: milliseconds since 1970, up to {latest}");
         Refusal::new(ErrorCode::BadRequest, text)
     })
 }

@@ -49,14 +49,13 @@ pub(crate) async fn run(parts: Arc<Parts>, stop: CancellationToken) {
 /// when another process has taken over as this shard.
 async fn keep_lease(parts: &Parts) {
     let mut begun = false;
-    let (renewal, ttl) = (parts.tuning.lease_renewal, parts.tuning.lease_ttl);
-    // Ends a little before the lease does, by the clock of whoever judges it.
-    let mut fence_at = Instant::now();
+    let renewal = parts.tuning.lease_renewal;
     loop {
         let began = Instant::now();
-        let limit = began + renewal;
-        let fenced = parts.partitions.is_fenced();
-        let limit = if fenced { limit } else { limit.min(fence_at) };
+        let limit = match parts.partitions.is_fenced() {
+            true => began + renewal,
+            false => parts.partitions.good_until().min(began + renewal),
+        };
         let lease = lease(parts, LeaseState::Active);
         let renewed = async {
             if begun {
@@ -70,8 +69,7 @@ async fn keep_lease(parts: &Parts) {
         match renewed {
             Ok(Ok(())) => {
                 begun = true;
-                fence_at = began + ttl - ttl / 5;
-                parts.partitions.unfence(fence_at);
+                parts.partitions.unfence(good_until(parts, began));
             }
             Ok(Err(err @ MetadataError::Replaced(_))) => {
                 tracing::error!(%err, "the lease can't be renewed");
@@ -85,11 +83,19 @@ async fn keep_lease(parts: &Parts) {
             tokio::time::sleep_until(next).await;
             continue;
         }
-        tokio::time::sleep_until(next.min(fence_at)).await;
-        if Instant::now() >= fence_at {
+        let good_until = parts.partitions.good_until();
+        tokio::time::sleep_until(next.min(good_until)).await;
+        if Instant::now() >= good_until {
             fence(parts).await;
         }
     }
+}
+
+/// Until when a lease is good that was renewed by a call which began then: a little less than the lease
+/// lasts, by the clock of whoever judges it.
+fn good_until(parts: &Parts, began: Instant) -> Instant {
+    let ttl = parts.tuning.lease_ttl;
+    began + ttl - ttl / 5
 }
 
 /// Stops serving at once: the lease may end before it can be renewed.
@@ -381,10 +387,10 @@ async fn run_out(parts: &Parts) {
 }
 
 async fn give_all_back(parts: &Parts) {
-    let (began, ttl) = (Instant::now(), parts.tuning.lease_ttl);
+    let began = Instant::now();
     let draining = parts.store.renew_lease(lease(parts, LeaseState::Draining));
     match tokio::time::timeout(HAND_OVER, draining).await {
-        Ok(Ok(())) => parts.partitions.unfence(began + ttl - ttl / 5),
+        Ok(Ok(())) => parts.partitions.unfence(good_until(parts, began)),
         _ => tracing::warn!("the lease can't be marked as draining"),
     }
     let closing = parts

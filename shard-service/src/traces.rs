@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use infrachat_runtime::telemetry::FAILED;
 use infrachat_types::{ErrorCode, Message, MessageId, SessionId};
 use opentelemetry::{
     Context, KeyValue,
@@ -22,8 +23,6 @@ use tokio::time::Instant;
 const READERS: u32 = 100;
 /// The header of the W3C, which is also the name of the bus's attribute.
 const TRACEPARENT: &str = "traceparent";
-/// A span that begins with it is kept, whatever became of its trace.
-const FAILED: &str = "error.type";
 
 static TRACER: LazyLock<BoxedTracer> = LazyLock::new(|| global::tracer("infrachat"));
 

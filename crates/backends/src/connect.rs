@@ -14,6 +14,7 @@ use infrachat_metadata::{FirestoreConfig, FirestoreMetadata, MemoryMetadata, Met
 use infrachat_presence::{MemoryPresence, Presence, RedisPresence};
 use infrachat_redis_link::{BadTarget, RedisTarget};
 use infrachat_revocations::{SharedRevocations, StoredRevocations};
+use infrachat_routing::{CONTROL_TOPIC, DEAD_LETTER_TOPIC};
 use infrachat_types::Region;
 use tokio::net::TcpStream;
 
@@ -23,7 +24,7 @@ use crate::{BackendOptions, BusKind, MetadataKind, redis::RedisServers};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The kinds of topics: a partition's messages go to one with its number.
-const TOPICS: [&str; 3] = ["messages", "control", "dead-letter"];
+const TOPICS: [&str; 3] = ["messages", CONTROL_TOPIC, DEAD_LETTER_TOPIC];
 
 /// Why the backends can't be used. Each says what to do about it.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ mod refresh;
 pub mod revocation;
 mod tokens;
 
+pub use counted::Verifications;
 pub use jwks_client::{BadIssuerUrl, RemoteKeys};
 pub use keys::{BadKey, FixedKeys, Jwks, KeyRing, KeySource, SigningKey, VerifyingKey};
 pub use limits::{

@@ -17,6 +17,9 @@ mod start;
 
 use tracing_subscriber::EnvFilter;
 
+/// The attribute of a failure. A span that begins with it is kept, whatever became of its trace.
+pub const FAILED: &str = "error.type";
+
 #[cfg(feature = "program")]
 pub use start::{Guard, Options, Process, StartError, start};
 

@@ -43,7 +43,8 @@ impl Callers {
     /// The claims of a call's access token.
     pub(crate) async fn check(&self, metadata: &MetadataMap) -> Result<Claims, Refusal> {
         let checked = self.checked(metadata).await;
-        COUNTED.verification(checked.as_ref().err().map(|refusal| refusal.code));
+        let refusal = checked.as_ref().err().map(|refusal| refusal.code);
+        COUNTED.verifications.count(refusal);
         checked
     }
 

@@ -2,12 +2,11 @@
 
 use std::sync::LazyLock;
 
-use infrachat_types::ErrorCode;
+use infrachat_identity::Verifications;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 const RESOLVES: &str = "infrachat_resolves_total";
 const RESOLVE_SECONDS: &str = "infrachat_resolve_seconds";
-const VERIFICATIONS: &str = "infrachat_token_verifications_total";
 const PARTITIONS: &str = "infrachat_partitions";
 const ROUTES_AGE: &str = "infrachat_routes_age_seconds";
 const SHARDS: &str = "infrachat_shards";
@@ -19,11 +18,7 @@ pub(crate) struct Counted {
     pub(crate) refused: Counter,
     pub(crate) unavailable: Counter,
     pub(crate) resolve_seconds: Histogram,
-    verified: Counter,
-    unauthenticated: Counter,
-    expired: Counter,
-    revoked: Counter,
-    keys_unavailable: Counter,
+    pub(crate) verifications: Verifications,
     pub(crate) partitions: Gauge,
     pub(crate) routes_age: Gauge,
     pub(crate) active: Gauge,
@@ -33,7 +28,6 @@ pub(crate) struct Counted {
 
 pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(|| {
     let resolve = |outcome: &'static str| counter!(RESOLVES, "outcome" => outcome);
-    let verification = |outcome: &'static str| counter!(VERIFICATIONS, "outcome" => outcome);
     let shards = |state: &'static str| gauge!(SHARDS, "state" => state);
     Counted {
         resolved: resolve("ok"),
@@ -41,11 +35,7 @@ pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(|| {
         refused: resolve("refused"),
         unavailable: resolve("unavailable"),
         resolve_seconds: histogram!(RESOLVE_SECONDS),
-        verified: verification("ok"),
-        unauthenticated: verification("unauthenticated"),
-        expired: verification("token_expired"),
-        revoked: verification("token_revoked"),
-        keys_unavailable: verification("keys_unavailable"),
+        verifications: Verifications::default(),
         partitions: gauge!(PARTITIONS),
         routes_age: gauge!(ROUTES_AGE),
         active: shards("active"),
@@ -53,17 +43,3 @@ pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(|| {
         suspect: shards("suspect"),
     }
 });
-
-impl Counted {
-    /// A token was checked, and was good, or was refused for this reason.
-    pub(crate) fn verification(&self, refusal: Option<ErrorCode>) {
-        let counter = match refusal {
-            None => &self.verified,
-            Some(ErrorCode::TokenExpired) => &self.expired,
-            Some(ErrorCode::TokenRevoked) => &self.revoked,
-            Some(ErrorCode::Unavailable) => &self.keys_unavailable,
-            Some(_) => &self.unauthenticated,
-        };
-        counter.increment(1);
-    }
-}

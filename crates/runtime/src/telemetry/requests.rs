@@ -73,7 +73,7 @@ mod traced {
     use tracing::Span;
     use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-    use crate::telemetry::spans::FAILED;
+    use crate::telemetry::FAILED;
 
     struct Headers<'a>(&'a HeaderMap);
 

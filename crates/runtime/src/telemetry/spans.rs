@@ -13,12 +13,13 @@ use opentelemetry_sdk::{
     trace::{Sampler, SamplingDecision, SamplingResult, SdkTracerProvider, ShouldSample},
 };
 
-use super::start::{Options, Process, StartError};
+use super::{
+    FAILED,
+    start::{Options, Process, StartError},
+};
 
 /// How long the last spans may take at the end of the process.
 pub(super) const LAST_CALL: Duration = Duration::from_secs(3);
-/// With this attribute from its beginning on, a span is kept, whatever became of its trace.
-pub(super) const FAILED: &str = "error.type";
 
 /// Makes spans from now on, and sends those that are kept.
 pub(super) fn provider(
