@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::missing_panics_doc)]
 
 mod backends;
+mod ground;
 mod ledger;
 mod ports;
 mod programs;
@@ -14,10 +15,11 @@ mod stack;
 mod talk;
 
 pub use backends::{Choice, partitions};
+pub use ground::Ground;
 pub use ledger::{Fate, Ledger, Said};
 pub use ports::ports;
 pub use programs::{program, programs, refusal};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
-pub use stack::{ASIA, TestStack, WEST, bearer, channel, code, eventually, user};
-pub use talk::{history, join, listen, talk};
+pub use stack::{ASIA, REGIONS, TestStack, WEST, bearer, channel, code, eventually, user, within};
+pub use talk::{histories_agree, join, listen, talk};

@@ -22,6 +22,8 @@ use crate::{
     backends::{self, Backends, partitions},
 };
 
+/// The regions of a stack, by index.
+pub const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
 /// Index of us-west1 in a stack's regions.
 pub const WEST: usize = 0;
 /// Index of asia-northeast1 in a stack's regions.
@@ -78,8 +80,7 @@ impl TestStack {
             region: Region::new(name).expect("valid"),
             ports: ports(),
         };
-        let mut config =
-            LocalConfig::two_regions(vec![region("us-west1"), region("asia-northeast1")]);
+        let mut config = LocalConfig::two_regions(REGIONS.map(region).into());
         config.tuning.lease_ttl = Duration::from_secs(3);
         config.tuning.lease_renewal = Duration::from_millis(200);
         config.tuning.drain = Duration::from_secs(1);
@@ -219,14 +220,19 @@ impl TestStack {
 }
 
 /// Waits until something holds; a test that waits for long has failed.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(30), what, holds).await;
+}
+
+/// Waits until something holds; a test that waits for longer than this has failed.
+pub async fn within(patience: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         let mut every = tokio::time::interval(Duration::from_millis(10));
         while !holds().await {
             every.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting)
+    tokio::time::timeout(patience, waiting)
         .await
         .unwrap_or_else(|_| panic!("in vain waited until {what}"));
 }

@@ -1,6 +1,7 @@
 //! Users who talk and listen, and note everything in a ledger.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use crate::{Ledger, channel};
 const PAGE: u32 = 500;
 
 /// All of a channel's history, forwards: ids and bodies.
-pub async fn history(client: &Client, name: &str) -> Vec<(String, String)> {
+async fn history(client: &Client, name: &str) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
     let mut bound = HistoryBound::After(MessageId::floor_of(0));
     loop {
@@ -35,6 +36,22 @@ pub async fn history(client: &Client, name: &str) -> Vec<(String, String)> {
             return all;
         }
     }
+}
+
+/// Whether both regions' histories of a channel have the same messages under the same ids, and all that were
+/// acknowledged. None may have one twice.
+pub async fn histories_agree(west: &Client, asia: &Client, name: &str, ledger: &Ledger) -> bool {
+    let (in_west, in_asia) = (history(west, name).await, history(asia, name).await);
+    let mut counts = BTreeMap::new();
+    for (_, body) in &in_west {
+        *counts.entry(body).or_insert(0) += 1;
+    }
+    assert!(
+        counts.values().all(|count| *count == 1),
+        "{name}: {counts:?}"
+    );
+    let mut acknowledged = ledger.bodies(name).into_iter();
+    in_west == in_asia && acknowledged.all(|body| counts.contains_key(&body))
 }
 
 /// Joins; a channel that was just created may not be known in the other region yet.

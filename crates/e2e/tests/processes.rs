@@ -3,9 +3,8 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use infrachat_e2e::{Choice, ports, program, programs};
-use infrachat_stack::{Bus, Plan, Ports, Process, Service, Services, Stack};
-use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
+use infrachat_e2e::{Choice, Ground, ports, program};
+use infrachat_stack::{Bus, Plan, Process, Service, Stack};
 use tokio::{process::Command, sync::mpsc};
 
 /// How long an orderly stop may take; only bounds a test that fails.
@@ -63,29 +62,10 @@ async fn embedded() {
 }
 
 async fn separate(bus: Bus) {
-    let (pubsub, firestore, redis) = tokio::join!(
-        PubsubEmulator::start(),
-        FirestoreEmulator::start(),
-        RedisServer::start()
-    );
-    let (pubsub, firestore) = (pubsub.expect("starts"), firestore.expect("starts"));
-    let redis = redis.expect("starts");
-    let keys = tempfile::tempdir().expect("a folder");
-    let first = ports();
+    let ground = Ground::start().await;
     let plan = Plan {
-        programs: programs(),
-        ports: [Ports::from(first), Ports::from(first + 10)],
         bus,
-        services: Services {
-            pubsub: pubsub.address.clone(),
-            firestore: firestore.address.clone(),
-            redis: redis.url.clone(),
-        },
-        keys: keys.path().to_owned(),
-        log: "warn".to_owned(),
-        metrics: false,
-        args: Vec::new(),
-        shard_args: Vec::new(),
+        ..ground.plan()
     };
     let (lines, mut said) = mpsc::unbounded_channel();
     let stack = Stack::start(&plan, lines).await.expect("starts");

@@ -3,79 +3,39 @@
 
 use std::time::Duration;
 
-use infrachat_e2e::{code, eventually, programs, refusal};
+use infrachat_e2e::{Ground, code, eventually, refusal};
 use infrachat_proto::gatekeeper::v1::{
     RegisterRequest, gatekeeper_service_client::GatekeeperServiceClient,
 };
-use infrachat_stack::{Bus, Plan, Ports, Process, Service, Services};
-use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
+use infrachat_stack::{Plan, Ports, Process, Service, Services};
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, sync::mpsc};
 
 /// Nothing takes this long: it only bounds a test that fails.
 const AT_LAST: Duration = Duration::from_secs(60);
 
-/// The emulators and Redis of a test.
-struct Ground {
-    pubsub: PubsubEmulator,
-    firestore: FirestoreEmulator,
-    redis: RedisServer,
-    keys: TempDir,
-}
-
-impl Ground {
-    async fn start() -> Self {
-        let (pubsub, firestore, redis) = tokio::join!(
-            PubsubEmulator::start(),
-            FirestoreEmulator::start(),
-            RedisServer::start()
-        );
-        Self {
-            pubsub: pubsub.expect("the emulator starts"),
-            firestore: firestore.expect("the emulator starts"),
-            redis: redis.expect("redis-server starts"),
-            keys: tempfile::tempdir().expect("a folder"),
-        }
+/// A program of us-west1 on port 0, with a key of its own.
+fn service(ground: &Ground, name: &str, services: Services) -> Service {
+    let ports = || Ports {
+        gatekeeper: 0,
+        switchboard: 0,
+        shards: vec![0],
+    };
+    let plan = Plan {
+        services,
+        shard_args: vec!["--partitions".to_owned(), "2".to_owned()],
+        ..ground.plan_on([ports(), ports()])
+    };
+    let all = plan.services().into_iter();
+    let mut service = all
+        .filter(|service| service.name.starts_with("us-west1"))
+        .find(|service| service.name.ends_with(name))
+        .expect("a service of the plan");
+    let key = service.args.iter().position(|arg| arg == "--signing-key");
+    if let Some(key) = key {
+        service.args.drain(key..=key + 1);
     }
-
-    fn services(&self) -> Services {
-        Services {
-            pubsub: self.pubsub.address.clone(),
-            firestore: self.firestore.address.clone(),
-            redis: self.redis.url.clone(),
-        }
-    }
-
-    /// A program of us-west1 on port 0, with a key of its own.
-    fn service(&self, name: &str, services: Services) -> Service {
-        let ports = || Ports {
-            gatekeeper: 0,
-            switchboard: 0,
-            shards: vec![0],
-        };
-        let plan = Plan {
-            programs: programs(),
-            ports: [ports(), ports()],
-            bus: Bus::Pubsub,
-            services,
-            keys: self.keys.path().to_owned(),
-            log: "warn".to_owned(),
-            metrics: false,
-            args: Vec::new(),
-            shard_args: vec!["--partitions".to_owned(), "2".to_owned()],
-        };
-        let all = plan.services().into_iter();
-        let mut service = all
-            .filter(|service| service.name.starts_with("us-west1"))
-            .find(|service| service.name.ends_with(name))
-            .expect("a service of the plan");
-        let key = service.args.iter().position(|arg| arg == "--signing-key");
-        if let Some(key) = key {
-            service.args.drain(key..=key + 1);
-        }
-        service
-    }
+    service
 }
 
 /// Runs a program that must end by itself, and not well.
@@ -106,7 +66,7 @@ async fn an_emulator_that_is_not_there_is_named_with_what_to_do() {
     for name in ["gatekeeper", "switchboard", "shard-0"] {
         let mut services = ground.services();
         services.pubsub = nowhere.clone();
-        let said = fails(&ground.service(name, services)).await;
+        let said = fails(&service(&ground, name, services)).await;
         assert!(
             said.contains(&format!("{nowhere} (PUBSUB_EMULATOR_HOST)")),
             "{said}"
@@ -115,7 +75,7 @@ async fn an_emulator_that_is_not_there_is_named_with_what_to_do() {
     }
     let mut services = ground.services();
     services.firestore = nowhere.clone();
-    let said = fails(&ground.service("gatekeeper", services)).await;
+    let said = fails(&service(&ground, "gatekeeper", services)).await;
     assert!(said.contains("FIRESTORE_EMULATOR_HOST"), "{said}");
 }
 
@@ -123,7 +83,7 @@ async fn an_emulator_that_is_not_there_is_named_with_what_to_do() {
 async fn a_missing_topic_is_named_with_what_to_do() {
     let ground = Ground::start().await;
     let shard = without(
-        ground.service("shard-0", ground.services()),
+        service(&ground, "shard-0", ground.services()),
         "--create-topics",
     );
     let said = fails(&shard).await;
@@ -143,7 +103,7 @@ async fn a_subscription_that_keeps_no_order_is_refused() {
     let body = format!(r#"{{"topic": "{topic}"}}"#);
     let created = ground.pubsub.create(&path, &body).await;
     created.expect("creates the subscription");
-    let said = fails(&ground.service("shard-0", ground.services())).await;
+    let said = fails(&service(&ground, "shard-0", ground.services())).await;
     assert!(said.contains("it keeps no order: delete it"), "{said}");
 }
 
@@ -156,7 +116,11 @@ async fn a_firestore_that_never_answers_holds_up_no_start_and_calls_say_unavaila
     let listen = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listen.local_addr().expect("an address").to_string();
     drop(listen);
-    let mut service = with(ground.service("gatekeeper", services), "--listen", &address);
+    let mut service = with(
+        service(&ground, "gatekeeper", services),
+        "--listen",
+        &address,
+    );
     service.address.clone_from(&address);
     let (lines, _said) = mpsc::unbounded_channel();
     let mut gatekeeper = Process::start(&service, &lines).expect("starts");
@@ -186,7 +150,7 @@ async fn a_slow_firestore_makes_nothing_fail() {
     let address = listen.local_addr().expect("an address").to_string();
     drop(listen);
     let mut service = with(
-        ground.service("gatekeeper", ground.services()),
+        service(&ground, "gatekeeper", ground.services()),
         "--listen",
         &address,
     );
@@ -212,8 +176,8 @@ async fn a_slow_firestore_makes_nothing_fail() {
 async fn wrong_values_are_refused_with_the_reason() {
     let ground = Ground::start().await;
     let services = ground.services();
-    let shard = || ground.service("shard-0", services.clone());
-    let gatekeeper = || ground.service("gatekeeper", services.clone());
+    let shard = || service(&ground, "shard-0", services.clone());
+    let gatekeeper = || service(&ground, "gatekeeper", services.clone());
     let mut no_redis = shard();
     let url = no_redis.args.iter().position(|arg| arg == "--redis-url");
     let url = url.expect("has a Redis");
@@ -268,7 +232,7 @@ async fn a_program_that_is_told_to_stop_while_it_starts_ends_well() {
     for name in ["gatekeeper", "switchboard", "shard-0"] {
         let mut services = ground.services();
         services.redis = format!("redis://{address}");
-        let service = ground.service(name, services);
+        let service = service(&ground, name, services);
         let mut program = Command::new(&service.program)
             .args(&service.args)
             .kill_on_drop(true)

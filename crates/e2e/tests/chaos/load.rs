@@ -1,7 +1,6 @@
 //! Sessions in both regions that talk all the time, while something happens to them.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,10 +9,10 @@ use std::{
 };
 
 use infrachat_client::{Client, ErrorCode, NewChannel, Region};
-use infrachat_e2e::{ASIA, Ledger, WEST, channel, history, join, listen, talk};
+use infrachat_e2e::{ASIA, Ledger, REGIONS, WEST, channel, histories_agree, join, listen, talk};
 use tokio::task::JoinHandle;
 
-use crate::world::{REGIONS, World, within};
+use crate::world::{World, within};
 
 /// Users of a region.
 const TALKERS: usize = 3;
@@ -188,7 +187,11 @@ impl Load {
         let faults = self.ledger.faults();
         assert!(faults.is_empty(), "{faults:#?}");
         for name in channels() {
-            self.histories_agree(&name).await;
+            let [west, asia] = [WEST, ASIA].map(|region| &self.talkers[region][0].client);
+            within(&format!("both histories of {name} are whole"), async || {
+                histories_agree(west, asia, &name, &self.ledger).await
+            })
+            .await;
         }
         let counted = format!(
             "{} acknowledged, {} delivered, 0 lost, 0 duplicated, 0 out of order; histories agree",
@@ -200,25 +203,5 @@ impl Load {
         }
         self.listening.drain(..).for_each(|task| task.abort());
         counted
-    }
-
-    /// Both regions' histories of a channel have the same messages under the same ids, each once, and
-    /// all that were acknowledged.
-    async fn histories_agree(&self, name: &str) {
-        let acknowledged = self.ledger.bodies(name);
-        within(&format!("both histories of {name} are whole"), async || {
-            let west = history(&self.talkers[WEST][0].client, name).await;
-            let asia = history(&self.talkers[ASIA][0].client, name).await;
-            let mut counts = BTreeMap::new();
-            for (_, body) in &west {
-                *counts.entry(body.clone()).or_insert(0) += 1;
-            }
-            assert!(
-                counts.values().all(|count| *count == 1),
-                "{name}: {counts:?}"
-            );
-            west == asia && acknowledged.iter().all(|body| counts.contains_key(body))
-        })
-        .await;
     }
 }

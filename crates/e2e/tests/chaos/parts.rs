@@ -43,9 +43,9 @@ async fn messages_do_not_need_redis_and_signing_in_survives_an_empty_one() {
     let mut world = World::start(&[]).await;
     let load = Load::start(&world).await;
     for round in 0..rounds() {
-        world.redis.stop().expect("killed");
+        world.ground.redis.stop().expect("killed");
         load.goes_on(&BOTH, &BOTH).await;
-        world.redis.start_empty().await.expect("starts");
+        world.ground.redis.start_empty().await.expect("starts");
         load.goes_on(&BOTH, &BOTH).await;
         let newcomer = world.client(WEST, &format!("newcomer-{round}")).await;
         let name = infrachat_e2e::channel(&channels()[0]);
@@ -66,9 +66,14 @@ async fn a_frozen_store_delays_and_loses_nothing() {
     let load = Load::start(&world).await;
     for _ in 0..rounds() {
         let since = world.lines().len();
-        world.firestore.set_faults(PAUSED).await.expect("paused");
+        world
+            .ground
+            .firestore
+            .set_faults(PAUSED)
+            .await
+            .expect("paused");
         // Until every shard has stopped serving, since it can't renew its lease.
-        for region in crate::world::REGIONS {
+        for region in infrachat_e2e::REGIONS {
             for slot in 0..2 {
                 let shard = format!("{region} shard-{slot}");
                 world
@@ -76,7 +81,12 @@ async fn a_frozen_store_delays_and_loses_nothing() {
                     .await;
             }
         }
-        world.firestore.clear_faults().await.expect("resumed");
+        world
+            .ground
+            .firestore
+            .clear_faults()
+            .await
+            .expect("resumed");
         load.goes_on(&BOTH, &BOTH).await;
     }
     println!(

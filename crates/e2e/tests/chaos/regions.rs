@@ -1,12 +1,8 @@
 //! A whole region is away, or cut off.
 
-use infrachat_e2e::{ASIA, WEST};
+use infrachat_e2e::{ASIA, REGIONS, WEST};
 
-use crate::{
-    load::Load,
-    rounds,
-    world::{REGIONS, World},
-};
+use crate::{load::Load, rounds, world::World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_of_a_dead_region_go_on_in_the_other_and_both_converge_on_its_return() {
@@ -39,6 +35,7 @@ async fn regions_cut_off_from_each_other_go_on_and_converge() {
     let load = Load::start(&world).await;
     for _ in 0..rounds() {
         world
+            .ground
             .pubsub
             .cut(REGIONS[WEST], REGIONS[ASIA])
             .await
@@ -46,7 +43,7 @@ async fn regions_cut_off_from_each_other_go_on_and_converge() {
         for region in [WEST, ASIA] {
             load.goes_on(&[region], &[region]).await;
         }
-        world.pubsub.heal().await.expect("healed");
+        world.ground.pubsub.heal().await.expect("healed");
         load.goes_on(&[WEST, ASIA], &[WEST, ASIA]).await;
     }
     println!(

@@ -6,21 +6,15 @@ use std::{
 };
 
 use infrachat_client::{Client, Options, Password, SignIn};
-use infrachat_e2e::{bearer, eventually, ports, programs, user};
+use infrachat_e2e::{Ground, REGIONS, bearer, eventually, user};
 use infrachat_proto::{
     gatekeeper::v1::{self as gatekeeper, gatekeeper_service_client::GatekeeperServiceClient},
     switchboard::v1::{self as switchboard, switchboard_service_client::SwitchboardServiceClient},
 };
-use infrachat_stack::{Bus, Plan, Ports, Services, Stack};
-use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
+use infrachat_stack::{Plan, Stack};
 use rustix::process::Signal;
-use tempfile::TempDir;
-use tokio::{
-    sync::{MutexGuard, mpsc},
-    time::timeout,
-};
+use tokio::sync::{MutexGuard, mpsc};
 
-pub(crate) const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
 const PASSWORD: &str = "correct horse";
 /// Longer than anything takes that comes at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -29,13 +23,10 @@ static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// What runs.
 pub(crate) struct World {
-    pub(crate) pubsub: PubsubEmulator,
-    pub(crate) firestore: FirestoreEmulator,
-    pub(crate) redis: RedisServer,
+    pub(crate) ground: Ground,
     pub(crate) stack: Stack,
     plan: Plan,
     said: Said,
-    _keys: TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -46,29 +37,10 @@ impl World {
     pub(crate) async fn start(shard_args: &[&str]) -> Self {
         infrachat_runtime::telemetry::init(&crate::options().log);
         let alone = ONE.lock().await;
-        let (pubsub, firestore, redis) = tokio::join!(
-            PubsubEmulator::start(),
-            FirestoreEmulator::start(),
-            RedisServer::start()
-        );
-        let (pubsub, firestore) = (pubsub.expect("starts"), firestore.expect("starts"));
-        let redis = redis.expect("starts");
-        let keys = tempfile::tempdir().expect("a folder");
-        let first = ports();
+        let ground = Ground::start().await;
         let plan = Plan {
-            programs: programs(),
-            ports: [Ports::from(first), Ports::from(first + 10)],
-            bus: Bus::Pubsub,
-            services: Services {
-                pubsub: pubsub.address.clone(),
-                firestore: firestore.address.clone(),
-                redis: redis.url.clone(),
-            },
-            keys: keys.path().to_owned(),
-            log: "warn".to_owned(),
-            metrics: false,
-            args: Vec::new(),
             shard_args: shard_args.iter().copied().map(str::to_owned).collect(),
+            ..ground.plan()
         };
         let (lines, mut heard) = mpsc::unbounded_channel();
         let said = Said::default();
@@ -80,13 +52,10 @@ impl World {
         });
         let stack = Stack::start(&plan, lines).await.expect("starts");
         let world = Self {
-            pubsub,
-            firestore,
-            redis,
+            ground,
             stack,
             plan,
             said,
-            _keys: keys,
             _alone: alone,
         };
         for region in 0..REGIONS.len() {
@@ -199,14 +168,6 @@ fn rand_name() -> String {
 }
 
 /// Waits until something holds; a test that waits for longer than [`PATIENCE`] has failed.
-pub(crate) async fn within(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        let mut every = tokio::time::interval(Duration::from_millis(20));
-        while !holds().await {
-            every.tick().await;
-        }
-    };
-    timeout(PATIENCE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("in vain waited until {what}"));
+pub(crate) async fn within(what: &str, holds: impl AsyncFnMut() -> bool) {
+    infrachat_e2e::within(PATIENCE, what, holds).await;
 }

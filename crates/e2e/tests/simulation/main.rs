@@ -21,12 +21,12 @@ use std::{
 
 use clap::Parser;
 use infrachat_client::NewChannel;
-use infrachat_e2e::{channel, history, join, listen, talk};
+use infrachat_e2e::{REGIONS, channel, histories_agree, join, listen, talk};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     storm::{Dice, rage},
-    world::{REGIONS, World},
+    world::World,
 };
 
 /// Users of a region.
@@ -120,15 +120,7 @@ async fn simulate(seed: u64) -> String {
     for name in &names {
         let agree = timeout(PATIENCE, async {
             loop {
-                let west = history(&clients[0], name).await;
-                let asia = history(&clients[TALKERS], name).await;
-                let mut bodies: Vec<_> = west.iter().map(|(_, body)| body.clone()).collect();
-                bodies.sort_unstable();
-                let count = bodies.len();
-                bodies.dedup();
-                assert_eq!(bodies.len(), count, "{name} has a message twice in history");
-                let mut acknowledged = world.ledger.bodies(name).into_iter();
-                if west == asia && acknowledged.all(|body| bodies.binary_search(&body).is_ok()) {
+                if histories_agree(&clients[0], &clients[TALKERS], name, &world.ledger).await {
                     return;
                 }
                 sleep(Duration::from_millis(100)).await;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use infrachat_bus::Faults;
+use infrachat_e2e::REGIONS;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{REGIONS, SLOTS, World};
+use crate::world::{SLOTS, World};
 
 /// How long things go wrong.
 const LENGTH: Duration = Duration::from_secs(45);

@@ -9,7 +9,7 @@ use std::{
 use infrachat_bus::{EventBus, FabricConfig, Faults, MemoryFabric};
 use infrachat_client::{Client, Options, Password, SignIn};
 use infrachat_control::Hearing;
-use infrachat_e2e::{Ledger, eventually, user};
+use infrachat_e2e::{Ledger, REGIONS, eventually, user};
 use infrachat_gatekeeper::{Gatekeeper, RegionEndpoints};
 use infrachat_identity::{
     KeyRing, MemoryLimiter, RemoteKeys, SigningKey, TokenIssuer, TokenVerifier,
@@ -30,7 +30,6 @@ use crate::{
     proxy::Proxy,
 };
 
-pub(crate) const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
 pub(crate) const SLOTS: usize = 2;
 const PARTITIONS: u32 = 4;
 

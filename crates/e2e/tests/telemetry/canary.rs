@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
-use infrachat_e2e::{WEST, ports, program};
+use infrachat_e2e::{REGIONS, WEST, ports, program, within};
 use tokio::{net::TcpStream, process::Command};
 
 use crate::{
@@ -13,25 +13,6 @@ use crate::{
 
 /// Nothing takes this long: it only bounds a test that fails.
 const AT_LAST: Duration = Duration::from_secs(60);
-
-const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
-
-/// What the metrics are once they are as wanted.
-async fn scraped(address: &str, what: &str, wanted: impl Fn(&Scrape) -> bool) -> Scrape {
-    let waiting = async {
-        loop {
-            if TcpStream::connect(address).await.is_ok() {
-                let scrape = Scrape::of(address).await;
-                if wanted(&scrape) {
-                    return scrape;
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let scrape = tokio::time::timeout(AT_LAST, waiting).await;
-    scrape.unwrap_or_else(|_| panic!("never {what}"))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_canary_exports_what_the_contract_says_and_nothing_else() {
@@ -53,7 +34,12 @@ async fn the_canary_exports_what_the_contract_says_and_nothing_else() {
             .iter()
             .flat_map(|from| REGIONS.map(|to| (*from, to)))
     };
-    let scrape = scraped(&metrics, "heard through all regions", |scrape| {
+    let mut scrape = Scrape::default();
+    within(AT_LAST, "it was heard through all regions", async || {
+        if TcpStream::connect(&metrics).await.is_err() {
+            return false;
+        }
+        scrape = Scrape::of(&metrics).await;
         pairs().all(|(from, to)| {
             let pair = [("from_region", from), ("to_region", to)];
             scrape.sum("infrachat_canary_received_total", &pair) > 0.0

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use infrachat_client::{Client, Options, Password};
-use infrachat_e2e::{ASIA, WEST, user};
+use infrachat_e2e::{ASIA, REGIONS, WEST, user};
 
 use crate::{
     contract::{Contract, Identity},
@@ -13,8 +13,6 @@ use crate::{
 
 /// Nothing takes this long: it only bounds a test that fails.
 const AT_LAST: Duration = Duration::from_secs(30);
-
-const REGIONS: [&str; 2] = ["us-west1", "asia-northeast1"];
 
 /// Of services that are pushed their control events, and so take none from the bus.
 const PULLED: [&str; 4] = [

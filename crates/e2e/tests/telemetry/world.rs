@@ -1,10 +1,8 @@
 //! A deployment of processes, and people who use it.
 
 use infrachat_client::{Client, Event, JoinOptions, NewChannel, Options, Password, SignIn};
-use infrachat_e2e::{channel, ports, programs, user};
-use infrachat_stack::{Bus, Plan, Ports, Services, Stack};
-use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
-use tempfile::TempDir;
+use infrachat_e2e::{Ground, channel, user};
+use infrachat_stack::{Plan, Stack};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 /// What nobody may ever read in a log line or a metric.
@@ -18,35 +16,18 @@ pub(crate) struct World {
     stack: Stack,
     /// What the processes say: who, and the line.
     pub(crate) said: UnboundedReceiver<(String, String)>,
-    _ground: (PubsubEmulator, FirestoreEmulator, RedisServer, TempDir),
+    _ground: Ground,
 }
 
 impl World {
     /// With a log filter and further arguments for all processes.
     pub(crate) async fn start(log: &str, args: &[&str]) -> Self {
-        let (pubsub, firestore, redis) = tokio::join!(
-            PubsubEmulator::start(),
-            FirestoreEmulator::start(),
-            RedisServer::start()
-        );
-        let (pubsub, firestore) = (pubsub.expect("starts"), firestore.expect("starts"));
-        let redis = redis.expect("starts");
-        let keys = tempfile::tempdir().expect("a folder");
-        let first = ports();
+        let ground = Ground::start().await;
         let plan = Plan {
-            programs: programs(),
-            ports: [Ports::from(first), Ports::from(first + 10)],
-            bus: Bus::Pubsub,
-            services: Services {
-                pubsub: pubsub.address.clone(),
-                firestore: firestore.address.clone(),
-                redis: redis.url.clone(),
-            },
-            keys: keys.path().to_owned(),
             log: log.to_owned(),
             metrics: true,
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            shard_args: Vec::new(),
+            ..ground.plan()
         };
         let (lines, said) = mpsc::unbounded_channel();
         let stack = Stack::start(&plan, lines).await.expect("starts");
@@ -54,7 +35,7 @@ impl World {
             plan,
             stack,
             said,
-            _ground: (pubsub, firestore, redis, keys),
+            _ground: ground,
         }
     }
 
