@@ -81,8 +81,8 @@ chaos: services ## Kill, freeze, restart and cut off real processes under load, 
 SEEDS ?= 1-26
 
 .PHONY: simulate
-simulate: ## Run the whole stack on paused time under the faults that each of SEEDS chooses (SEEDS=7 or 1,5,9 or 1-100)
-	INFRACHAT_SEEDS=$(SEEDS) cargo test --package infrachat-e2e --test simulation -- --nocapture
+simulate: ## Run the whole stack on paused time under the faults that each of SEEDS chooses (SEEDS=7 or 1,5,9 or 1-100; TRACE=/tmp/events writes what happens in one)
+	INFRACHAT_SEEDS=$(SEEDS) $(if $(TRACE),INFRACHAT_TRACE=$(TRACE)) cargo test --package infrachat-e2e --test simulation -- --nocapture whatever_goes_wrong
 
 .PHONY: test-python
 test-python: services ## Run Google's Python clients against the emulators

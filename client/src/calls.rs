@@ -173,7 +173,7 @@ impl Client {
             let address = &self.inner.reachable[0].switchboard;
             let answer = self
                 .persist("listing channels", || async {
-                    routes::list(address, &self.inner.wallet, &request).await
+                    routes::list(&self.inner.options, address, &self.inner.wallet, &request).await
                 })
                 .await?;
             channels.extend(answer.channels);
@@ -192,7 +192,8 @@ impl Client {
         let address = &self.inner.reachable[0].switchboard;
         self.persist("asking for the route", || async {
             let channels = std::slice::from_ref(name);
-            let routes = routes::resolve(address, &self.inner.wallet, channels).await?;
+            let routes =
+                routes::resolve(&self.inner.options, address, &self.inner.wallet, channels).await?;
             let route = routes.into_iter().next();
             route.ok_or_else(|| unexpected(address, "no route"))
         })
@@ -206,7 +207,7 @@ impl Client {
     pub async fn sign_out(&self) -> Result<(), ClientError> {
         let tokens = self.inner.wallet.current();
         self.close().await;
-        tokens::revoke(&self.inner.options.server, &tokens?.refresh).await
+        tokens::revoke(&self.inner.options, &tokens?.refresh).await
     }
 
     /// The shard of a channel: the one it is joined on, else the one Switchboard names.
@@ -222,6 +223,7 @@ impl Client {
         let mut failed = ClientError::closed();
         for region in self.inner.reachable.iter() {
             let ask = routes::resolve(
+                &self.inner.options,
                 &region.switchboard,
                 &self.inner.wallet,
                 std::slice::from_ref(name),
@@ -239,7 +241,7 @@ impl Client {
                 let code = ErrorCode::from_text(&route.code).unwrap_or(ErrorCode::NoOwner);
                 return Err(ClientError::Refused(Refusal::new(code, route.reason)));
             }
-            let transport = transport::connect(&route.endpoint).await?;
+            let transport = transport::connect(&self.inner.options, &route.endpoint).await?;
             return Ok((route.endpoint, transport));
         }
         Err(failed)

@@ -93,7 +93,7 @@ impl Stream {
     ) -> Result<(Streaming<chat::ServerBatch>, chat::Welcome), String> {
         let tokens = self.wallet.newer_than(self.refused_generation).await;
         let tokens = tokens.map_err(|err| err.to_string())?;
-        let transport = transport::connect(&self.endpoint)
+        let transport = transport::connect(&self.options, &self.endpoint)
             .await
             .map_err(|err| err.to_string())?;
         let hello = frame(client_frame::Kind::Hello(self.hello(&tokens)));

@@ -57,4 +57,4 @@ pub use infrachat_types::{
 };
 pub use options::{JoinOptions, Options, Password, SignIn};
 pub use stats::Stats;
-pub use transport::is_loopback;
+pub use transport::{Network, is_loopback};

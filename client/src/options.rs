@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use infrachat_types::{Region, SlowReaderPolicy, UserName};
 
-use crate::Backoff;
+use crate::{Backoff, Network};
 
 /// A password, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Options {
     pub max_waiting: usize,
     /// Seeds the waits' jitter; `None` takes a random one.
     pub seed: Option<u64>,
+    /// How servers are reached.
+    pub network: Network,
 }
 
 impl Options {
@@ -93,6 +95,7 @@ impl Options {
             event_buffer: 256,
             max_waiting: 65_536,
             seed: None,
+            network: Network::default(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Getting every channel to the shard that serves it, and what waits to be sent onto the wire.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use infrachat_proto::{
     Refusal,
@@ -57,9 +57,9 @@ impl Driver {
         let address = self.regions[self.region % self.regions.len()]
             .switchboard
             .clone();
-        let wallet = self.wallet.clone();
+        let (options, wallet) = (Arc::clone(&self.options), self.wallet.clone());
         self.jobs.spawn(async move {
-            let routes = routes::resolve(&address, &wallet, &channels).await;
+            let routes = routes::resolve(&options, &address, &wallet, &channels).await;
             Done::Resolved { channels, routes }
         });
     }

@@ -7,7 +7,7 @@ use infrachat_proto::switchboard::v1::{
 };
 use infrachat_types::{ChannelName, ErrorCode};
 
-use crate::{ClientError, tokens::Wallet, transport};
+use crate::{ClientError, Options, tokens::Wallet, transport};
 
 /// Most channels a call may ask for.
 pub(crate) const MOST_CHANNELS: usize = 1_000;
@@ -37,11 +37,12 @@ where
 
 /// Where channels live, one answer each, in the order asked; at most [`MOST_CHANNELS`].
 pub(crate) async fn resolve(
+    options: &Options,
     address: &str,
     wallet: &Wallet,
     channels: &[ChannelName],
 ) -> Result<Vec<switchboard::Route>, ClientError> {
-    let transport = &transport::connect(address).await?;
+    let transport = &transport::connect(options, address).await?;
     let response = with_token(wallet, |token| async move {
         let channels = channels.iter().map(ToString::to_string).collect();
         let request = transport::signed(switchboard::ResolveRequest { channels }, &token);
@@ -64,11 +65,12 @@ pub(crate) async fn resolve(
 
 /// One page of the channels that the user may join.
 pub(crate) async fn list(
+    options: &Options,
     address: &str,
     wallet: &Wallet,
     request: &switchboard::ListChannelsRequest,
 ) -> Result<switchboard::ListChannelsResponse, ClientError> {
-    let transport = &transport::connect(address).await?;
+    let transport = &transport::connect(options, address).await?;
     with_token(wallet, |token| async move {
         let request = transport::signed(request.clone(), &token);
         let mut client = SwitchboardServiceClient::new(transport.clone());

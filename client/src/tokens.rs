@@ -111,7 +111,7 @@ async fn try_sign_in(
     address: &str,
     how: SignIn,
 ) -> Result<gatekeeper::SessionResponse, ClientError> {
-    let mut client = GatekeeperServiceClient::new(transport::connect(address).await?);
+    let mut client = GatekeeperServiceClient::new(transport::connect(options, address).await?);
     let user = options.user.to_string();
     let password = options.password.expose().to_owned();
     let login = gatekeeper::LoginRequest {
@@ -138,8 +138,9 @@ async fn try_sign_in(
 }
 
 /// Ends the sign-in.
-pub(crate) async fn revoke(address: &str, refresh_token: &str) -> Result<(), ClientError> {
-    let mut client = GatekeeperServiceClient::new(transport::connect(address).await?);
+pub(crate) async fn revoke(options: &Options, refresh_token: &str) -> Result<(), ClientError> {
+    let address = &options.server;
+    let mut client = GatekeeperServiceClient::new(transport::connect(options, address).await?);
     let request = gatekeeper::RevokeRequest {
         refresh_token: refresh_token.to_owned(),
         everywhere: false,
@@ -223,7 +224,8 @@ impl Keeper {
         address: &str,
         refresh: &str,
     ) -> Result<gatekeeper::SessionResponse, ClientError> {
-        let mut client = GatekeeperServiceClient::new(transport::connect(address).await?);
+        let transport = transport::connect(&self.options, address).await?;
+        let mut client = GatekeeperServiceClient::new(transport);
         let request = gatekeeper::RefreshRequest {
             refresh_token: refresh.to_owned(),
         };

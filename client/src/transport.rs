@@ -1,15 +1,19 @@
 //! Connections to servers, all with the same settings.
 
-use std::{error::Error as _, time::Duration};
+use std::{error::Error as _, fmt, io, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
+use hyper_util::rt::TokioIo;
 use infrachat_proto::Refusal;
+use tokio::io::DuplexStream;
 use tonic::{
     Request, Response, Status,
     metadata::MetadataValue,
-    transport::{Channel, ClientTlsConfig, Endpoint},
+    transport::{Channel, ClientTlsConfig, Endpoint, Uri},
 };
+use tower::service_fn;
 
-use crate::ClientError;
+use crate::{ClientError, Options};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the answer of one call.
@@ -31,15 +35,48 @@ pub fn is_loopback(address: &str) -> bool {
             .is_ok_and(|ip| ip.is_loopback())
 }
 
+type Dial = dyn Fn(String) -> BoxFuture<'static, io::Result<DuplexStream>> + Send + Sync;
+
+/// How servers are reached: over the network, or, in a simulation, within this process.
+#[derive(Clone, Default)]
+pub struct Network(Option<Arc<Dial>>);
+
+impl Network {
+    /// Connections to "host:port" are made by `dial`, and never leave this process.
+    pub fn local(
+        dial: impl Fn(String) -> BoxFuture<'static, io::Result<DuplexStream>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(dial)))
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let local = self.0.is_some();
+        f.debug_struct("Network")
+            .field("local", &local)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Connects to "host:port".
-pub(crate) async fn connect(address: &str) -> Result<Channel, ClientError> {
-    endpoint(address)?
-        .connect()
-        .await
-        .map_err(|err| ClientError::Unreachable {
-            address: address.to_owned(),
-            reason: root_cause(&err),
-        })
+pub(crate) async fn connect(options: &Options, address: &str) -> Result<Channel, ClientError> {
+    let endpoint = endpoint(address)?;
+    let connected = match options.network.0.clone() {
+        None => endpoint.connect().await,
+        Some(dial) => {
+            let to = address.to_owned();
+            let connector = service_fn(move |_: Uri| {
+                let connecting = dial(to.clone());
+                async move { connecting.await.map(TokioIo::new) }
+            });
+            endpoint.connect_with_connector(connector).await
+        }
+    };
+    connected.map_err(|err| ClientError::Unreachable {
+        address: address.to_owned(),
+        reason: root_cause(&err),
+    })
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, ClientError> {

@@ -13,9 +13,7 @@ use infrachat_proto::{
         self as chat, get_history_request::Bound, server::chat_service_server::ChatService,
     },
 };
-use infrachat_types::{
-    Channel, ChannelName, ErrorCode, MessageId, UserName, Visibility, unix_millis,
-};
+use infrachat_types::{Channel, ChannelName, ErrorCode, MessageId, UserName, Visibility};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
@@ -86,7 +84,7 @@ impl Chat {
             name: name.to_string(),
             home_region: home.0.to_string(),
             created_by: creator.to_string(),
-            created_at_ms: unix_millis(),
+            created_at_ms: parts.clock.now(),
             visibility: asked.visibility,
             topic: asked.topic,
             slow_reader: asked.slow_reader,

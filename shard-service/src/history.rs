@@ -270,12 +270,13 @@ impl HistoryWriter {
 
     /// Acknowledges to the bus what history has, and tells senders.
     fn report(&self, channels: Vec<(Arc<Channel>, Option<Delivery>)>, entries: &[HistoryEntry]) {
-        let mut newest: HashMap<*const Channel, (Arc<Channel>, Place)> = HashMap::new();
+        // A channel that history does not have all of is not forgotten: a name is one of them.
+        let mut newest: HashMap<&ChannelName, (Arc<Channel>, Place)> = HashMap::new();
         let mut stable: HashMap<(&SessionId, &ChannelName), MessageId> = HashMap::new();
         for ((channel, delivery), entry) in channels.into_iter().zip(entries) {
             let place = (entry.epoch, entry.offset);
             let found = newest
-                .entry(Arc::as_ptr(&channel))
+                .entry(&entry.message.channel)
                 .or_insert((channel, place));
             found.1 = found.1.max(place);
             let message = &entry.message;

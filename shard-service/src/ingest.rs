@@ -3,9 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use infrachat_proto::{Refusal, chat::v1 as chat};
-use infrachat_types::{
-    ClientMessageId, ErrorCode, Message, MessageId, SessionId, UserName, unix_millis,
-};
+use infrachat_types::{ClientMessageId, ErrorCode, Message, MessageId, SessionId, UserName};
 use tokio::time::Instant;
 
 use crate::{
@@ -67,7 +65,7 @@ pub(crate) async fn take(
         sender: sender.user.clone(),
         client_message_id,
         body: publish.body,
-        published_at: unix_millis(),
+        published_at: parts.clock.now(),
         region: parts.region.clone(),
         session_id: sender.session.clone(),
     };

@@ -6,6 +6,7 @@ use clap::Parser;
 use infrachat_backends::{BackendOptions, Backends, VerifierOptions};
 use infrachat_runtime::{signals, telemetry};
 use infrachat_shard::{Dependencies, Shard, ShardConfig};
+use infrachat_types::WallClock;
 
 /// ChatShard: holds the clients' sessions, and carries their messages.
 #[derive(Debug, Parser)]
@@ -54,6 +55,7 @@ async fn bind(options: Options) -> anyhow::Result<Shard> {
         presence: backends.presence,
         verifier: Arc::new(options.verifier.verifier()?),
         revocations: backends.revocations,
+        clock: WallClock::default(),
     };
     Ok(Shard::bind(options.config, dependencies).await?)
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use infrachat_types::{UnixMillis, unix_millis};
+use infrachat_types::{UnixMillis, WallClock};
 
 use crate::{counted::COUNTED, parts::Parts};
 
@@ -14,15 +14,24 @@ const EVERY: Duration = Duration::from_secs(2);
 const LAG_WINDOW: u32 = 5;
 
 /// How old messages are when they reach a log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lag {
+    clock: WallClock,
     millis: AtomicU64,
     messages: AtomicU64,
 }
 
 impl Lag {
+    pub(crate) fn new(clock: WallClock) -> Self {
+        Self {
+            clock,
+            millis: AtomicU64::default(),
+            messages: AtomicU64::default(),
+        }
+    }
+
     pub(crate) fn add(&self, published_at: UnixMillis) {
-        let age = u64::try_from(unix_millis().saturating_sub(published_at)).unwrap_or_default();
+        let age = u64::try_from(self.clock.now().saturating_sub(published_at)).unwrap_or_default();
         self.millis.fetch_add(age, Ordering::Relaxed);
         self.messages.fetch_add(1, Ordering::Relaxed);
     }

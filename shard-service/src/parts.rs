@@ -10,7 +10,9 @@ use infrachat_bus::EventBus;
 use infrachat_identity::{Revocations, TokenVerifier};
 use infrachat_metadata::{Metadata, MetadataError};
 use infrachat_presence::Presence;
-use infrachat_types::{ClockError, IdClock, MessageId, OriginId, Region, ShardId};
+use infrachat_types::{
+    ClockError, IdClock, MessageId, OriginId, Region, ShardId, UnixMillis, WallClock,
+};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -37,6 +39,8 @@ pub struct Dependencies {
     pub verifier: Arc<TokenVerifier>,
     /// The region's revocations: loaded once at the start, control events tell the rest.
     pub revocations: Arc<dyn Revocations>,
+    /// The clock that messages and sessions are stamped by.
+    pub clock: WallClock,
 }
 
 /// Everything, shared by the shard's tasks.
@@ -80,14 +84,27 @@ pub(crate) async fn in_time<T>(
         .unwrap_or_else(|_| late())
 }
 
-/// The id clock, shared.
-#[derive(Debug, Default)]
-pub(crate) struct Clock(Mutex<IdClock>);
+/// The wall clock, and the id clock that goes by it.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    wall: WallClock,
+    ids: Mutex<IdClock>,
+}
 
 impl Clock {
+    pub(crate) fn new(wall: WallClock) -> Self {
+        let ids = Mutex::default();
+        Self { wall, ids }
+    }
+
+    /// What the wall clock shows.
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.wall.now()
+    }
+
     pub(crate) fn next(&self, after: Option<MessageId>) -> Result<MessageId, ClockError> {
-        let now = u64::try_from(infrachat_types::unix_millis()).unwrap_or_default();
-        self.0
+        let now = u64::try_from(self.now()).unwrap_or_default();
+        self.ids
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .next(now, after)

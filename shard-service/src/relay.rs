@@ -68,7 +68,7 @@ impl Relay {
     }
 
     async fn consume(self) {
-        let mut numbers = Numbers::new(infrachat_types::unix_millis());
+        let mut numbers = Numbers::new(self.parts.clock.now());
         // Seen from the start on, at 0.
         self.redelivered.increment(0);
         loop {

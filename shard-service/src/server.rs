@@ -19,7 +19,8 @@ use crate::{
     counted::{COUNTED, Source},
     grpc::Chat,
     history::HistoryBudget,
-    observe, ownership,
+    observe::{self, Lag},
+    ownership,
     parts::{Clock, Dependencies, Partitions, Parts},
     presence::{self, SeatBook},
     registry::Sessions,
@@ -60,6 +61,20 @@ impl Shard {
     /// When the port can't be had, or the configuration or the bus can't be used.
     pub async fn bind(config: ShardConfig, dependencies: Dependencies) -> Result<Self, StartError> {
         config.tuning.check()?;
+        let listener = Listener::bind(&config.listen).await?;
+        Self::on(listener, config, dependencies).await
+    }
+
+    /// On a listener that is there already, whatever the configuration says.
+    ///
+    /// # Errors
+    /// When the configuration or the bus can't be used.
+    pub async fn on(
+        listener: Listener,
+        config: ShardConfig,
+        dependencies: Dependencies,
+    ) -> Result<Self, StartError> {
+        config.tuning.check()?;
         let Dependencies {
             region,
             stores,
@@ -67,12 +82,12 @@ impl Shard {
             presence,
             verifier,
             revocations,
+            clock,
         } = dependencies;
         let store = stores
             .get(&region)
             .cloned()
             .ok_or_else(|| StartError::NoStore(region.clone()))?;
-        let listener = Listener::bind(&config.listen).await?;
         let endpoint = config
             .advertise
             .unwrap_or_else(|| listener.address().to_string());
@@ -80,7 +95,7 @@ impl Shard {
         let regions: Vec<Region> = std::iter::once(&region).chain(others).cloned().collect();
         let parts = Arc::new(Parts {
             sources: regions.iter().map(Source::new).collect(),
-            lag: Arc::default(),
+            lag: Arc::new(Lag::new(clock.clone())),
             region,
             regions,
             shard: config.shard,
@@ -97,7 +112,7 @@ impl Shard {
             partitions: Partitions::default(),
             tuning: config.tuning,
             partition_count: config.partitions,
-            clock: Clock::default(),
+            clock: Clock::new(clock),
             history_budget: Arc::new(HistoryBudget::new(config.tuning.history_backlog_bytes)),
             tasks: TaskTracker::new(),
         });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use infrachat_types::{RegionTag, SessionId, UnixMillis, unix_millis};
+use infrachat_types::{RegionTag, SessionId, UnixMillis};
 use tokio::time::Instant;
 
 use crate::{
@@ -53,7 +53,7 @@ impl Tally {
     }
 
     /// Counts what was noted as sent, and forgets it.
-    pub(crate) fn sent(&mut self, sources: &[Source], reader: &SessionId) {
+    pub(crate) fn sent(&mut self, sources: &[Source], reader: &SessionId, now: UnixMillis) {
         if self.by_source.is_empty() {
             return;
         }
@@ -66,7 +66,7 @@ impl Tally {
         }
         if let Some(oldest) = self.oldest.take() {
             COUNTED.fanout.record(oldest.appended.elapsed());
-            let age = unix_millis().saturating_sub(oldest.published_at).max(0);
+            let age = now.saturating_sub(oldest.published_at).max(0);
             if let Some(source) = of(oldest.source) {
                 source.delivery.record(age as f64 / 1_000.0);
             }

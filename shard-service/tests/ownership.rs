@@ -13,7 +13,7 @@ use infrachat_presence::MemoryPresence;
 use infrachat_routing::PartitionCount;
 use infrachat_shard::{Dependencies, Shard, ShardConfig, Tuning};
 use infrachat_test_services::FirestoreEmulator;
-use infrachat_types::{OriginId, Region, ShardId};
+use infrachat_types::{OriginId, Region, ShardId, WallClock};
 use tokio::{
     task::JoinHandle,
     time::{interval, timeout},
@@ -105,6 +105,7 @@ impl World {
             presence: Arc::new(MemoryPresence::new()),
             verifier: Arc::new(TokenVerifier::new(Arc::new(FixedKeys::default()))),
             revocations: Arc::new(MemoryRevocations::new()),
+            clock: WallClock::default(),
         };
         let shard = Shard::bind(config, dependencies).await.expect("binds");
         let stop = CancellationToken::new();

@@ -16,7 +16,8 @@ pub use counted::Verifications;
 pub use jwks_client::{BadIssuerUrl, RemoteKeys};
 pub use keys::{BadKey, FixedKeys, Jwks, KeyRing, KeySource, SigningKey, VerifyingKey};
 pub use limits::{
-    FallbackLimiter, LimitsUnavailable, MemoryLimiter, Quota, RateLimiter, RedisLimiter, RetryAfter,
+    FallbackLimiter, LimitsUnavailable, MemoryLimiter, Quota, RateLimiter, RedisLimiter,
+    RetryAfter, TokioClock,
 };
 pub use passwords::{PasswordError, Passwords, check_policy};
 pub use refresh::{BadRefreshToken, RefreshToken};

@@ -11,7 +11,7 @@ use std::{fmt, num::NonZeroU32, time::Duration};
 use async_trait::async_trait;
 
 pub use fallback::FallbackLimiter;
-pub use memory::MemoryLimiter;
+pub use memory::{MemoryLimiter, TokioClock};
 pub use redis::{LimitsUnavailable, RedisLimiter};
 
 /// How much is allowed: this many at once, and again as many over each period, evenly.

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::net::TcpListener;
-use tokio_stream::StreamExt as _;
+use futures::StreamExt as _;
+use tokio::{io::DuplexStream, net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
@@ -11,7 +12,7 @@ use tonic::{
 };
 
 use crate::{
-    connection::{CONNECTIONS, Connection},
+    connection::{CONNECTIONS, Carrier, Connection},
     telemetry::requests::RequestSpans,
 };
 
@@ -54,11 +55,28 @@ impl Default for ServeSettings {
     }
 }
 
+/// Binds "host:port", and says where that is.
+pub(crate) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), BindError> {
+    let failed = |source| BindError {
+        address: address.to_owned(),
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
 /// A bound port.
 #[derive(Debug)]
 pub struct Listener {
-    incoming: TcpListener,
+    incoming: Incoming,
     address: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Tcp(TcpListener),
+    Local(mpsc::Receiver<DuplexStream>),
 }
 
 impl Listener {
@@ -67,25 +85,27 @@ impl Listener {
     /// # Errors
     /// When the port can't be had.
     pub async fn bind(address: &str) -> Result<Self, BindError> {
-        let failed = |source| BindError {
-            address: address.to_owned(),
-            source,
-        };
-        let incoming = TcpListener::bind(address).await.map_err(failed)?;
-        let address = incoming.local_addr().map_err(failed)?;
-        Ok(Self { incoming, address })
+        let (incoming, address) = bind(address).await?;
+        Ok(Self {
+            incoming: Incoming::Tcp(incoming),
+            address,
+        })
+    }
+
+    /// Takes connections that are made within this process, under an address that only their makers
+    /// know: for simulations, in which the kernel has no part.
+    #[must_use]
+    pub fn local(address: SocketAddr, connections: mpsc::Receiver<DuplexStream>) -> Self {
+        Self {
+            incoming: Incoming::Local(connections),
+            address,
+        }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The bound port itself.
-    #[cfg(feature = "program")]
-    pub(crate) fn into_inner(self) -> TcpListener {
-        self.incoming
     }
 
     /// Serves gRPC over HTTP/2 and whatever axum routes were merged into `routes` over both HTTP
@@ -102,9 +122,17 @@ impl Listener {
         let address = self.address;
         let open = metrics::gauge!(CONNECTIONS);
         open.set(0.0);
-        let incoming = TcpIncoming::from(self.incoming)
-            .with_nodelay(Some(true))
-            .map(move |accepted| accepted.map(|stream| Connection::new(stream, open.clone())));
+        let incoming = match self.incoming {
+            Incoming::Tcp(listener) => TcpIncoming::from(listener)
+                .with_nodelay(Some(true))
+                .map(|accepted| accepted.map(Carrier::Tcp))
+                .left_stream(),
+            Incoming::Local(connections) => ReceiverStream::new(connections)
+                .map(|stream| Ok(Carrier::Local(stream)))
+                .right_stream(),
+        };
+        let incoming = incoming
+            .map(move |accepted| accepted.map(|carrier| Connection::new(carrier, open.clone())));
         let serving = Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(settings.max_streams_per_connection)

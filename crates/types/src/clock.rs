@@ -4,13 +4,36 @@
 //! Databases" (2014), with a ULID's layout: the milliseconds are the physical part, and an id that
 //! must be above another in the same millisecond is that one plus one.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::MessageId;
+use crate::{MessageId, UnixMillis, unix_millis};
 
 /// How far ahead of this clock an id may be that a client names as its last: more is refused, so
 /// that one wrong clock can't drag a channel into the future.
 pub const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(10);
+
+/// A wall clock that is handed to who needs one: the system's, or one that a simulation makes up.
+#[derive(Clone, Default)]
+pub struct WallClock(Option<Arc<dyn Fn() -> UnixMillis + Send + Sync>>);
+
+impl WallClock {
+    /// One that goes as it is told.
+    pub fn new(now: impl Fn() -> UnixMillis + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(now)))
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        self.0.as_ref().map_or_else(unix_millis, |now| now())
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WallClock").finish_non_exhaustive()
+    }
+}
 
 /// Why no id could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

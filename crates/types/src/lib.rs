@@ -10,7 +10,7 @@ mod names;
 mod position;
 mod revocation;
 
-pub use clock::{ClockError, IdClock, MAX_CLOCK_DRIFT};
+pub use clock::{ClockError, IdClock, MAX_CLOCK_DRIFT, WallClock};
 pub use code::{CloseCode, ErrorCode};
 pub use ids::{
     BadId, ClientMessageId, Epoch, MessageId, Offset, OriginId, SessionId, TokenFamilyId,

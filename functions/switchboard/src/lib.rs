@@ -80,6 +80,19 @@ impl Switchboard {
     /// # Errors
     /// When the port can't be had, or the own region's store is missing.
     pub async fn bind(config: Config, dependencies: Dependencies) -> Result<Self, StartError> {
+        let listener = Listener::bind(&config.listen).await?;
+        Self::on(listener, config, dependencies).await
+    }
+
+    /// On a listener that is there already, whatever the configuration says.
+    ///
+    /// # Errors
+    /// When the own region's store is missing.
+    pub async fn on(
+        listener: Listener,
+        config: Config,
+        dependencies: Dependencies,
+    ) -> Result<Self, StartError> {
         let Dependencies {
             region,
             stores,
@@ -91,7 +104,6 @@ impl Switchboard {
         let Some(store) = stores.get(&region).cloned() else {
             return Err(StartError::NoStore(region));
         };
-        let listener = Listener::bind(&config.listen).await?;
         let regions = stores.keys().map(ToString::to_string).collect();
         let callers = Callers::new(verifier, revocations);
         let service = Arc::new(Service::new(&config, Arc::clone(&store), regions, callers));

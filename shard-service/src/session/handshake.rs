@@ -8,7 +8,7 @@ use infrachat_proto::{
     Refusal,
     chat::v1::{self as chat, client_frame::Kind},
 };
-use infrachat_types::{CloseCode, ErrorCode, SessionId, unix_millis};
+use infrachat_types::{CloseCode, ErrorCode, SessionId};
 use prost::Message as _;
 use tonic::Streaming;
 
@@ -118,6 +118,6 @@ pub(crate) fn welcome(parts: &Parts, session: &SessionId, admitted: &Admitted) -
             publish_per_second: tuning.publish_per_second,
             slow_reader_pending: u32::try_from(tuning.slow_reader_pending).unwrap_or(u32::MAX),
         }),
-        server_time_ms: unix_millis(),
+        server_time_ms: parts.clock.now(),
     }
 }

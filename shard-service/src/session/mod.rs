@@ -14,9 +14,14 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::{
+    Quota, RateLimiter,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+use infrachat_identity::TokioClock;
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
-use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName, unix_millis};
+use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::{Code, Status, Streaming};
 
@@ -35,6 +40,8 @@ use crate::{
 
 /// What a client is sent, frame by frame.
 pub(crate) type Outbound = mpsc::Sender<Result<Bytes, Status>>;
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>;
 
 /// About the most bytes of one frame.
 const FRAME: usize = 32 * 1024;
@@ -62,7 +69,7 @@ pub(crate) struct Session {
     /// Encoded answers, to be sent before anything from a channel.
     outbox: VecDeque<Bytes>,
     in_flight: usize,
-    limiter: DefaultDirectRateLimiter,
+    limiter: Limiter,
     last_heard: Instant,
     /// Since when something waits that can't be sent.
     blocked_since: Option<Instant>,
@@ -150,7 +157,7 @@ impl Session {
             next_number: 0,
             outbox: VecDeque::new(),
             in_flight: 0,
-            limiter: RateLimiter::direct(quota),
+            limiter: RateLimiter::direct_with_clock(quota, TokioClock::default()),
             last_heard: Instant::now(),
             blocked_since: None,
             closing: None,
@@ -220,7 +227,7 @@ impl Session {
         if let Some(end) = self.closing {
             return end;
         }
-        let left = self.auth_expires_at.saturating_sub(unix_millis());
+        let left = self.auth_expires_at.saturating_sub(self.parts.clock.now());
         let auth = Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or_default());
         let heard = self.last_heard + self.heartbeat.timeout;
         let blocked = self
@@ -248,7 +255,7 @@ impl Session {
                 self.heartbeat.timeout
             );
             self.close((CloseCode::HeartbeatTimeout, reason));
-        } else if unix_millis() >= self.auth_expires_at {
+        } else if self.parts.clock.now() >= self.auth_expires_at {
             let reason = "the access token has expired: reconnect with a fresh one, and Reauthenticate in time";
             self.close((CloseCode::TokenExpired, reason.to_owned()));
         }
@@ -290,7 +297,8 @@ impl Session {
             }
             size += pieces[before..].iter().map(Bytes::len).sum::<usize>();
         }
-        self.tally.sent(&self.parts.sources, &self.id);
+        let now = self.parts.clock.now();
+        self.tally.sent(&self.parts.sources, &self.id, now);
         match pieces.len() {
             0 => None,
             1 => pieces.pop(),

@@ -24,6 +24,8 @@ use infrachat_types::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::trace::Trace;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Well,
@@ -35,15 +37,17 @@ enum State {
 #[derive(Debug, Clone)]
 pub(crate) struct Life {
     pub(crate) name: ShardId,
+    trace: Arc<Trace>,
     state: Arc<watch::Sender<State>>,
     /// Its renewals don't get through, and all else does.
     late: Arc<watch::Sender<bool>>,
 }
 
 impl Life {
-    pub(crate) fn new(name: ShardId) -> Self {
+    pub(crate) fn new(name: ShardId, trace: Arc<Trace>) -> Self {
         Self {
             name,
+            trace,
             state: Arc::new(watch::Sender::new(State::Well)),
             late: Arc::default(),
         }
@@ -51,6 +55,7 @@ impl Life {
 
     /// Nothing of it gets anywhere any more.
     pub(crate) fn end(&self) {
+        self.note(format_args!("ends"));
         self.state.send_replace(State::Dead);
     }
 
@@ -79,8 +84,16 @@ impl Life {
         self.late.send_replace(false);
     }
 
+    pub(crate) fn is_over(&self) -> bool {
+        self.is(State::Dead)
+    }
+
     fn is(&self, state: State) -> bool {
         *self.state.borrow() == state
+    }
+
+    fn note(&self, event: std::fmt::Arguments<'_>) {
+        self.trace.note(format_args!("{} {event}", self.name));
     }
 
     /// Waits until something gets through; for ever when it is dead.
@@ -99,8 +112,10 @@ impl Life {
     /// There and back.
     async fn through<T>(&self, call: impl Future<Output = T>) -> T {
         self.pass().await;
+        self.note(format_args!("asks"));
         let answer = call.await;
         self.pass().await;
+        self.note(format_args!("is answered"));
         answer
     }
 }
@@ -331,11 +346,13 @@ impl EventBus for FaultyBus {
             return Box::pin(async { Err(BusError::Halted) });
         }
         let life = self.life.clone();
+        life.note(format_args!("publishes {event:?} to {topic}"));
         if life.is(State::Well) {
             let publishing = self.bus.publish(topic, event);
             return Box::pin(async move {
                 let answer = publishing.await;
                 life.pass().await;
+                life.note(format_args!("has published: {}", answer.is_ok()));
                 answer
             });
         }
@@ -361,13 +378,14 @@ impl EventBus for FaultyBus {
         let mut inner = self.bus.consume(subscription, limits).await?;
         let (sink, consumer) = Consumer::channel();
         self.owners.begins(subscription, &self.life, &sink.stopped);
-        let life = self.life.clone();
+        let (life, topic) = (self.life.clone(), subscription.topic.clone());
         tokio::spawn(async move {
             let pumping = async {
                 while let Some(delivery) = inner.next().await {
                     life.pass().await;
                     let event = delivery.event.clone();
                     let attempt = delivery.attempt;
+                    life.note(format_args!("takes {event:?} from {topic}: {attempt}"));
                     let acker = Box::new(FaultyAcker {
                         life: life.clone(),
                         delivery,
@@ -398,6 +416,7 @@ struct FaultyAcker {
 
 impl Acker for FaultyAcker {
     fn ack(self: Box<Self>) {
+        self.life.note(format_args!("acknowledges"));
         if self.life.is(State::Well) {
             self.delivery.ack();
         } else {

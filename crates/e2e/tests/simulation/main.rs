@@ -6,16 +6,25 @@
 //! order, no partition is served by two shards at once, no gap and no error is shown, and both regions'
 //! histories are equal in the end.
 //!
-//! A seed chooses what goes wrong and when. Which of two tasks that are ready goes first is not the seed's.
+//! A seed chooses what goes wrong and when, how far each shard's clock is off, and all that would otherwise
+//! be chance: each runs in a process of its own, whose randomness and date come from it (`chance`), on a
+//! network without a kernel (`net`). So it replays to the same run, event by event (`trace`).
 #![allow(clippy::expect_used)]
 
+mod chance;
+mod dice;
 mod faulty;
-mod proxy;
+mod net;
 mod storm;
+mod trace;
 mod world;
 
 use std::{
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,10 +33,7 @@ use infrachat_client::NewChannel;
 use infrachat_e2e::{REGIONS, channel, histories_agree, join, listen, talk};
 use tokio::time::{sleep, timeout};
 
-use crate::{
-    storm::{Dice, rage},
-    world::World,
-};
+use crate::{dice::Dice, storm::rage, trace::Trace, world::World};
 
 /// Users of a region.
 const TALKERS: usize = 2;
@@ -41,11 +47,18 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug, Parser)]
 struct Settings {
     /// Seeds: one, several, or from one to another: 7 or 1,5,9 or 1-100.
-    #[arg(long, env = "INFRACHAT_SEEDS", default_value = "1-8,27")]
+    #[arg(long, env = "INFRACHAT_SEEDS", default_value = "1-12")]
     seeds: String,
     /// Which log lines to show.
     #[arg(long, env = "INFRACHAT_LOG", default_value = "off")]
     log: String,
+    /// Where to write what happens, event by event.
+    #[arg(long, env = "INFRACHAT_TRACE")]
+    trace: Option<PathBuf>,
+}
+
+fn settings() -> Settings {
+    Settings::try_parse_from([""]).unwrap_or_else(|err| panic!("{err}"))
 }
 
 fn seeds(text: &str) -> Vec<u64> {
@@ -57,9 +70,9 @@ fn seeds(text: &str) -> Vec<u64> {
     text.split(',').flat_map(part).collect()
 }
 
-async fn simulate(seed: u64) -> String {
+async fn simulate(seed: u64, trace: Trace) -> String {
     let mut dice = Dice::new(seed);
-    let mut world = World::start(dice.bus_faults()).await;
+    let mut world = World::start(dice.bus_faults(), &mut dice, trace).await;
     let names: Vec<_> = (0..CHANNELS).map(|number| format!("#c{number}")).collect();
     let mut clients = Vec::new();
     for (region, initial) in ["w", "a"].into_iter().enumerate() {
@@ -134,27 +147,87 @@ async fn simulate(seed: u64) -> String {
         );
     }
     format!(
-        "{} acknowledged, {} delivered in {} regions",
+        "{} acknowledged, {} delivered in {} regions; {}",
         world.ledger.acknowledged(),
         world.ledger.delivered(),
-        REGIONS.len()
+        REGIONS.len(),
+        world.trace.digest()
     )
+}
+
+/// What became of a seed: its line, or why it failed.
+fn verdict_on(seed: u64) -> Result<String, String> {
+    let output = chance::process_of(seed);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = said.lines().find_map(|line| line.strip_prefix(VERDICT));
+    match line {
+        Some(line) if output.status.success() => Ok(line.to_owned()),
+        _ => {
+            let why = String::from_utf8_lossy(&output.stderr);
+            Err(format!(
+                "seed {seed} failed; to replay it: make simulate SEEDS={seed}\n{said}{why}"
+            ))
+        }
+    }
 }
 
 #[test]
 fn whatever_goes_wrong_nothing_is_lost_doubled_or_reordered() {
-    let settings = Settings::try_parse_from([""]).unwrap_or_else(|err| panic!("{err}"));
-    infrachat_runtime::telemetry::init(&settings.log);
-    for seed in seeds(&settings.seeds) {
-        let began = std::time::Instant::now();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
-        println!("simulating seed {seed}; to replay it: make simulate SEEDS={seed}");
-        let counted = runtime.block_on(simulate(seed));
-        println!("  {counted}, {:.1?}", began.elapsed());
-        runtime.shutdown_background();
+    let waiting = Mutex::new(seeds(&settings().seeds).into_iter());
+    let failures = Mutex::new(Vec::new());
+    let next = || {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.next()
+    };
+    let work = || {
+        while let Some(seed) = next() {
+            match verdict_on(seed) {
+                Ok(line) => println!("seed {seed}: {line}"),
+                Err(why) => failures.lock().expect("whole").push(why),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let failures = failures.into_inner().expect("whole");
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "a seed replays exactly on Linux only"
+)]
+fn a_seed_replays_to_the_same_run() {
+    let run = |seed| verdict_on(seed).unwrap_or_else(|why| panic!("{why}"));
+    // Shards crash in these, and what they had not acknowledged comes again.
+    for seed in [10, 11] {
+        assert_eq!(run(seed), run(seed));
     }
+    assert_ne!(run(10), run(11));
+}
+
+/// Begins the line of a seed that went well.
+const VERDICT: &str = "verdict: ";
+
+#[test]
+#[ignore = "one seed, in a process of its own: started by the other tests"]
+fn one_seed() {
+    let settings = settings();
+    infrachat_runtime::telemetry::init(&settings.log);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let seed = seeds(&settings.seeds)[0];
+    let verdict = runtime.block_on(async {
+        let trace = Trace::begin(settings.trace.as_deref());
+        simulate(seed, trace).await
+    });
+    println!("\n{VERDICT}{verdict}");
+    runtime.shutdown_background();
 }

@@ -2,43 +2,16 @@
 
 use std::time::Duration;
 
-use infrachat_bus::Faults;
 use infrachat_e2e::REGIONS;
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{SLOTS, World};
+use crate::{
+    dice::Dice,
+    world::{SLOTS, World},
+};
 
 /// How long things go wrong.
 const LENGTH: Duration = Duration::from_secs(45);
-
-/// Chooses.
-pub(crate) struct Dice(StdRng);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(StdRng::seed_from_u64(seed))
-    }
-
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(self.0.random_range(from..to))
-    }
-
-    fn of(&mut self, count: usize) -> usize {
-        self.0.random_range(0..count)
-    }
-
-    /// What is wrong with the bus all the time.
-    pub(crate) fn bus_faults(&mut self) -> Faults {
-        Faults {
-            seed: self.0.random(),
-            duplicate: self.0.random_range(0.0..0.1),
-            redeliver: self.0.random_range(0.0..0.1),
-            delay: Duration::ZERO..self.millis(1, 100),
-            lose_publish_reply: self.0.random_range(0.0..0.05),
-        }
-    }
-}
 
 /// Something that is to end at some time.
 enum Ends {
@@ -115,7 +88,7 @@ async fn begin(world: &mut World, dice: &mut Dice) -> (&'static str, (Duration, 
             ("a shard can't renew its lease", (time, None))
         }
         6 if let Some(shard) = running => {
-            shard.proxy.cut();
+            shard.road.cut();
             ("a shard's connections break", (Duration::ZERO, None))
         }
         7 => {

@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use infrachat_bus::{EventBus, FabricConfig, Faults, MemoryFabric};
 use infrachat_client::{Client, Options, Password, SignIn};
 use infrachat_control::Hearing;
 use infrachat_e2e::{Ledger, REGIONS, eventually, user};
 use infrachat_gatekeeper::{Gatekeeper, RegionEndpoints};
 use infrachat_identity::{
-    KeyRing, MemoryLimiter, RemoteKeys, SigningKey, TokenIssuer, TokenVerifier,
+    FixedKeys, KeyRing, MemoryLimiter, SigningKey, TokenIssuer, TokenVerifier,
 };
 use infrachat_metadata::{MemoryMetadata, Metadata, Routing as _};
 use infrachat_presence::MemoryPresence;
@@ -21,22 +22,26 @@ use infrachat_routing::PartitionCount;
 use infrachat_runtime::Listener;
 use infrachat_shard::{Shard, ShardConfig, Tuning};
 use infrachat_switchboard::Switchboard;
-use infrachat_types::{Region, ShardId};
-use tokio::task::JoinHandle;
+use infrachat_types::{Region, ShardId, UnixMillis, WallClock, unix_millis};
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    dice::Dice,
     faulty::{FaultyBus, FaultyStore, Life, Owners},
-    proxy::Proxy,
+    net::{Cutter, Net},
+    trace::Trace,
 };
 
 pub(crate) const SLOTS: usize = 2;
 const PARTITIONS: u32 = 4;
+/// How far a shard's clock is off at most: two of them disagree by less than a message id may be ahead.
+const SKEW: Duration = Duration::from_secs(4);
 
 /// A shard that runs.
 pub(crate) struct Running {
     pub(crate) life: Life,
-    pub(crate) proxy: Proxy,
+    pub(crate) road: Cutter,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -47,6 +52,8 @@ pub(crate) struct InRegion {
     bus: Arc<dyn EventBus>,
     presence: Arc<MemoryPresence>,
     gatekeeper: String,
+    /// Whoever is not a shard: nothing happens to it.
+    well: Life,
     /// By slot; none while it is away.
     pub(crate) shards: Vec<Option<Running>>,
 }
@@ -58,8 +65,22 @@ pub(crate) struct World {
     pub(crate) ledger: Arc<Ledger>,
     /// What went wrong so far.
     pub(crate) happened: Vec<String>,
+    pub(crate) trace: Arc<Trace>,
     owners: Arc<Owners>,
-    issuers: Vec<(String, String)>,
+    net: Net,
+    skews: Dice,
+    began: (UnixMillis, Instant),
+    keys: KeyRing,
+    verifier: Arc<TokenVerifier>,
+}
+
+/// What tokens are signed with: the same in every run, so that they are.
+fn keys() -> KeyRing {
+    // PKCS#8 of an Ed25519 key, up to the key.
+    const PREFIX: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+    let key = BASE64_STANDARD.encode([PREFIX.as_slice(), &[7; 32]].concat());
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n");
+    KeyRing::new(SigningKey::from_pem(&pem).expect("a key"))
 }
 
 fn tuning() -> Tuning {
@@ -70,39 +91,49 @@ fn tuning() -> Tuning {
 }
 
 impl World {
-    pub(crate) async fn start(faults: Faults) -> Self {
+    pub(crate) async fn start(faults: Faults, dice: &mut Dice, trace: Trace) -> Self {
         let fabric = MemoryFabric::new(FabricConfig {
             cross_region_delay: Duration::from_millis(60),
             nack_backoff: Duration::from_millis(50),
             faults,
         });
-        let ledger = Arc::new(Ledger::default());
-        let mut world = Self {
-            owners: Arc::new(Owners::new(Arc::clone(&ledger))),
-            ledger,
-            happened: Vec::new(),
-            regions: Vec::new(),
-            issuers: Vec::new(),
-            fabric,
-        };
+        let (ledger, trace) = (Arc::new(Ledger::default()), Arc::new(trace));
+        let net = Net::new(dice.fork(), Arc::clone(&trace));
+        let keys = keys();
+        let mut known = FixedKeys::default();
         let mut listeners = Vec::new();
+        let mut regions = Vec::new();
         for name in REGIONS {
             let region = Region::new(name).expect("valid");
-            let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
-            let gatekeeper = listener.address().to_string();
-            let url = format!("http://{gatekeeper}/.well-known/jwks.json");
             let issuer = TokenIssuer::default_name(&region);
-            world.issuers.push((issuer, url));
-            world.regions.push(InRegion {
+            known = known.with_issuer(issuer, &keys.jwks());
+            let life = ShardId::new(&format!("{name}-others")).expect("valid");
+            let well = Life::new(life, Arc::clone(&trace));
+            let (listener, _) = net.listen(&well);
+            regions.push(InRegion {
                 store: Arc::new(MemoryMetadata::new()),
-                bus: Arc::new(world.fabric.bus(name)),
+                bus: Arc::new(fabric.bus(name)),
                 presence: Arc::new(MemoryPresence::new()),
                 region,
-                gatekeeper,
+                gatekeeper: listener.address().to_string(),
+                well,
                 shards: (0..SLOTS).map(|_| None).collect(),
             });
             listeners.push(listener);
         }
+        let mut world = Self {
+            owners: Arc::new(Owners::new(Arc::clone(&ledger))),
+            ledger,
+            happened: Vec::new(),
+            regions,
+            fabric,
+            trace,
+            net,
+            skews: dice.fork(),
+            began: (unix_millis(), Instant::now()),
+            keys,
+            verifier: Arc::new(TokenVerifier::new(Arc::new(known))),
+        };
         let mut endpoints = Vec::new();
         for region in 0..REGIONS.len() {
             endpoints.push(world.start_switchboard(region).await);
@@ -119,9 +150,14 @@ impl World {
         world
     }
 
-    fn verifier(&self) -> Arc<TokenVerifier> {
-        let keys = RemoteKeys::new(self.issuers.clone()).expect("URLs");
-        Arc::new(TokenVerifier::new(Arc::new(keys)))
+    /// A wall clock that nobody keeps right.
+    fn clock(&mut self) -> WallClock {
+        let (base, began) = self.began;
+        let skew = self.skews.skew(SKEW);
+        WallClock::new(move || {
+            let elapsed = UnixMillis::try_from(began.elapsed().as_millis());
+            base + skew + elapsed.expect("a short run")
+        })
     }
 
     fn stores(&self) -> BTreeMap<Region, Arc<dyn Metadata>> {
@@ -142,13 +178,14 @@ impl World {
             region: at.region.clone(),
             stores: self.stores(),
             bus: Arc::clone(&at.bus),
-            verifier: self.verifier(),
+            verifier: Arc::clone(&self.verifier),
             revocations: Arc::new(StoredRevocations::new(at.store.clone())),
             hearing: Hearing::Pull,
         };
-        let switchboard = Switchboard::bind(config, dependencies)
+        let (listener, _) = self.net.listen(&at.well);
+        let switchboard = Switchboard::on(listener, config, dependencies)
             .await
-            .expect("binds");
+            .expect("starts");
         let endpoints = RegionEndpoints {
             region: at.region.clone(),
             gatekeeper: at.gatekeeper.clone(),
@@ -175,7 +212,7 @@ impl World {
             bus: Arc::clone(&at.bus),
             limiter: Arc::new(MemoryLimiter::new()),
             revocations: Arc::new(StoredRevocations::new(at.store.clone())),
-            keys: KeyRing::new(SigningKey::generate().expect("a key")),
+            keys: self.keys.clone(),
             hearing: Hearing::Pull,
         };
         let gatekeeper = Gatekeeper::on(listener, config, dependencies)
@@ -186,10 +223,11 @@ impl World {
 
     /// Starts a shard: the first life of its slot, or the next.
     pub(crate) async fn start_shard(&mut self, region: usize, slot: usize) {
+        let clock = self.clock();
         let at = &self.regions[region];
         let name = ShardId::new(&format!("{}-shard-{slot}", at.region)).expect("valid");
-        let life = Life::new(name.clone());
-        let proxy = Proxy::bind(life.clone()).await;
+        let life = Life::new(name.clone(), Arc::clone(&self.trace));
+        let (listener, road) = self.net.listen(&life);
         let mut stores = self.stores();
         let own = FaultyStore {
             life: life.clone(),
@@ -206,24 +244,25 @@ impl World {
                 halted: Mutex::default(),
             }),
             presence: at.presence.clone(),
-            verifier: self.verifier(),
+            verifier: Arc::clone(&self.verifier),
             revocations: Arc::new(StoredRevocations::new(at.store.clone())),
+            clock,
         };
         let config = ShardConfig {
             shard: name,
-            listen: "127.0.0.1:0".to_owned(),
-            advertise: Some(proxy.address.clone()),
+            listen: String::new(),
+            advertise: None,
             partitions: PartitionCount::new(PARTITIONS).expect("a power of two"),
             tuning: tuning(),
         };
-        let shard = Shard::bind(config, dependencies).await.expect("binds");
-        proxy.start(shard.address());
+        let starting = Shard::on(listener, config, dependencies);
+        let shard = starting.await.expect("starts");
         let stop = CancellationToken::new();
         let running = shard.run(stop.clone());
         let task = tokio::spawn(async move { running.await.expect("serves") });
         self.regions[region].shards[slot] = Some(Running {
             life,
-            proxy,
+            road,
             stop,
             task,
         });
@@ -283,6 +322,7 @@ impl World {
         let gatekeeper = self.regions[region].gatekeeper.clone();
         let mut options = Options::new(gatekeeper, user(name), Password::new("correct horse"));
         options.sign_in = SignIn::LoginOrRegister;
+        options.network = self.net.for_clients();
         options.publish_deadline = Duration::from_secs(3_600);
         options.call_deadline = Duration::from_secs(3_600);
         options.event_buffer = 65_536;

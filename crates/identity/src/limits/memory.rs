@@ -37,7 +37,7 @@ impl MemoryLimiter {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            clock: TokioClock(Instant::now()),
+            clock: TokioClock::default(),
             buckets: Mutex::default(),
         }
     }
@@ -93,9 +93,15 @@ impl Buckets {
     }
 }
 
-/// Tokio's clock, which tests can stop.
+/// Tokio's clock for limits of the crate `governor`: unlike that crate's own, tests can stop it.
 #[derive(Debug, Clone)]
-struct TokioClock(Instant);
+pub struct TokioClock(Instant);
+
+impl Default for TokioClock {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
 
 impl Clock for TokioClock {
     type Instant = Duration;

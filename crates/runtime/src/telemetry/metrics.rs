@@ -10,7 +10,7 @@ use super::{
     contract::{Contract, Kind},
     start::{Process, StartError},
 };
-use crate::Listener;
+use crate::listener;
 
 const BUILD_INFO: &str = "infrachat_build_info";
 /// How often what histograms were told is taken in, so that it doesn't pile up while nobody asks.
@@ -20,7 +20,7 @@ const TEXT_FORM: &str = "text/plain; version=0.0.4";
 
 /// Collects metrics from now on, and serves them.
 pub(super) async fn serve(listen: &str, process: &Process) -> Result<(), StartError> {
-    let listener = Listener::bind(listen).await?;
+    let (listener, address) = listener::bind(listen).await?;
     let contract = Contract::read().map_err(|err| StartError::Contract(err.to_string()))?;
     let handle = install(&contract, process)?;
     describe(&contract);
@@ -32,9 +32,9 @@ pub(super) async fn serve(listen: &str, process: &Process) -> Result<(), StartEr
         ([(CONTENT_TYPE, TEXT_FORM)], handle.render())
     };
     let routes = Router::new().route("/metrics", get(answer));
-    tracing::info!(listen = %listener.address(), "serving metrics");
+    tracing::info!(listen = %address, "serving metrics");
     tokio::spawn(async move {
-        if let Err(err) = axum::serve(listener.into_inner(), routes).await {
+        if let Err(err) = axum::serve(listener, routes).await {
             tracing::error!(%err, "metrics are no longer served");
         }
     });
