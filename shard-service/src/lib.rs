@@ -34,5 +34,6 @@ mod tally;
 mod traces;
 
 pub use config::{BadTuning, ShardConfig, Tuning};
+pub use observe::{ShardStanding, Standing};
 pub use parts::Dependencies;
 pub use server::{Shard, StartError};

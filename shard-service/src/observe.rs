@@ -1,7 +1,10 @@
 //! Tells the gauges, every so often, how things stand: nothing on a message's way counts for them.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,25 +47,68 @@ impl Lag {
     }
 }
 
+/// What a shard holds at a moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Partitions served.
+    pub partitions: usize,
+    /// Channels with a log in memory.
+    pub channels: usize,
+    /// The most that a reader is behind.
+    pub log_lag: u64,
+    /// Messages that history does not have yet.
+    pub backlog_messages: usize,
+    /// Their bytes.
+    pub backlog_bytes: usize,
+}
+
+impl Standing {
+    fn of(parts: &Parts) -> Self {
+        let partitions = parts.partitions.all();
+        let mut standing = Self {
+            sessions: parts.sessions.count(),
+            partitions: partitions.len(),
+            backlog_messages: parts.history_budget.messages(),
+            backlog_bytes: parts.history_budget.bytes(),
+            ..Self::default()
+        };
+        for channel in partitions.iter().flat_map(|partition| partition.loaded()) {
+            standing.channels += 1;
+            standing.log_lag = channel.lag().max(standing.log_lag);
+        }
+        standing
+    }
+}
+
+/// Says how a shard stands, for as long as somebody asks.
+#[derive(Debug, Clone)]
+pub struct ShardStanding(pub(crate) Arc<Parts>);
+
+impl ShardStanding {
+    /// At this moment.
+    #[must_use]
+    pub fn now(&self) -> Standing {
+        Standing::of(&self.0)
+    }
+}
+
 /// Observes for ever.
 pub(crate) async fn observe(parts: &Parts) {
     COUNTED.sessions_max.set(parts.tuning.max_sessions as f64);
     COUNTED.partitions.set(parts.partition_count.get());
-    let budget = &parts.history_budget;
-    COUNTED.backlog_max.set(budget.limit() as f64);
+    COUNTED.backlog_max.set(parts.history_budget.limit() as f64);
     for round in 0_u32.. {
-        COUNTED.sessions.set(parts.sessions.count() as f64);
-        let partitions = parts.partitions.all();
-        COUNTED.partitions_owned.set(partitions.len() as f64);
-        let (mut channels, mut lag) = (0, 0);
-        for channel in partitions.iter().flat_map(|partition| partition.loaded()) {
-            channels += 1;
-            lag = channel.lag().max(lag);
-        }
-        COUNTED.channels.set(f64::from(channels));
-        COUNTED.log_lag.set(lag as f64);
-        COUNTED.backlog_messages.set(budget.messages() as f64);
-        COUNTED.backlog_bytes.set(budget.bytes() as f64);
+        let standing = Standing::of(parts);
+        COUNTED.sessions.set(standing.sessions as f64);
+        COUNTED.partitions_owned.set(standing.partitions as f64);
+        COUNTED.channels.set(standing.channels as f64);
+        COUNTED.log_lag.set(standing.log_lag as f64);
+        COUNTED
+            .backlog_messages
+            .set(standing.backlog_messages as f64);
+        COUNTED.backlog_bytes.set(standing.backlog_bytes as f64);
         if round % LAG_WINDOW == 0 {
             COUNTED.relay_lag.set(parts.lag.mean());
         }

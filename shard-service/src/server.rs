@@ -19,7 +19,7 @@ use crate::{
     counted::{COUNTED, Source},
     grpc::Chat,
     history::HistoryBudget,
-    observe::{self, Lag},
+    observe::{self, Lag, ShardStanding},
     ownership,
     parts::{Clock, Dependencies, Partitions, Parts},
     presence::{self, SeatBook},
@@ -129,6 +129,12 @@ impl Shard {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.listener.address()
+    }
+
+    /// Says how it stands, also while it runs.
+    #[must_use]
+    pub fn standing(&self) -> ShardStanding {
+        ShardStanding(Arc::clone(&self.parts))
     }
 
     /// Serves until `stop`; then gives its partitions back, sends its sessions away, and waits for

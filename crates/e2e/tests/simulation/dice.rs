@@ -6,6 +6,7 @@ use infrachat_bus::Faults;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// Chooses.
+#[derive(Debug)]
 pub(crate) struct Dice(StdRng);
 
 impl Dice {

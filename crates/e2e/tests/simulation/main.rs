@@ -1,20 +1,23 @@
 //! The embedded stack in one thread on paused time, under faults that one seed chooses: shards crash, are
-//! cut off and come back, leases are renewed late, the bus duplicates, delays and redelivers, links and
-//! buses go away, stores are slow or away, connections break.
+//! cut off and come back, leases are renewed late, clocks disagree, the bus duplicates, delays, redelivers and
+//! loses, links and buses go away, stores are slow or away, presence is silent, connections break.
 //!
 //! What must hold: no acknowledged message is missing at a member, none is shown twice, each sender's are in
-//! order, no partition is served by two shards at once, no gap and no error is shown, and both regions'
-//! histories are equal in the end.
+//! order, no partition is served by two shards at once, no gap and no error is shown, both regions' histories
+//! are equal in the end, and nothing is held of who has gone.
 //!
 //! A seed chooses what goes wrong and when, how far each shard's clock is off, and all that would otherwise
 //! be chance: each runs in a process of its own, whose randomness and date come from it (`chance`), on a
 //! network without a kernel (`net`). So it replays to the same run, event by event (`trace`).
 #![allow(clippy::expect_used)]
 
+mod bus;
 mod chance;
 mod dice;
-mod faulty;
+mod life;
 mod net;
+mod presence;
+mod store;
 mod storm;
 mod trace;
 mod world;
@@ -33,7 +36,12 @@ use infrachat_client::NewChannel;
 use infrachat_e2e::{REGIONS, channel, histories_agree, join, listen, talk};
 use tokio::time::{sleep, timeout};
 
-use crate::{dice::Dice, storm::rage, trace::Trace, world::World};
+use crate::{
+    dice::Dice,
+    storm::{lose_events, rage},
+    trace::Trace,
+    world::World,
+};
 
 /// Users of a region.
 const TALKERS: usize = 2;
@@ -42,6 +50,8 @@ const CHANNELS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(150);
 /// Of the paused clock: longer than anything takes that comes at all.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// Of the paused clock: channels that nobody reads are kept for two minutes.
+const IDLE: Duration = Duration::from_secs(200);
 
 /// What the tests are told, by the environment: the command line is the test runner's.
 #[derive(Debug, Parser)]
@@ -100,6 +110,7 @@ async fn simulate(seed: u64, trace: Trace) -> String {
         })
         .collect();
     rage(&mut world, &mut dice).await;
+    lose_events(&world).await;
     enough.store(true, Ordering::Release);
     let talked = timeout(PATIENCE, futures::future::join_all(talking));
     if talked.await.is_err() {
@@ -146,13 +157,31 @@ async fn simulate(seed: u64, trace: Trace) -> String {
             world.happened
         );
     }
+    for client in &clients {
+        client.close().await;
+    }
+    nothing_is_left(&world, &names).await;
     format!(
-        "{} acknowledged, {} delivered in {} regions; {}",
+        "{} acknowledged, {} delivered in {} regions, {} events lost on the way; {}",
         world.ledger.acknowledged(),
         world.ledger.delivered(),
         REGIONS.len(),
+        world.losses.count.load(Ordering::Relaxed),
         world.trace.digest()
     )
+}
+
+/// Once everybody has gone, nothing of them stays: sessions, logs, windows, parked deliveries, seats.
+async fn nothing_is_left(world: &World, names: &[String]) {
+    let emptied = timeout(IDLE, async {
+        while !world.left(names).await.is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    if emptied.await.is_err() {
+        let left = world.left(names).await;
+        panic!("still there: {left:#?} after {:#?}", world.happened);
+    }
 }
 
 /// What became of a seed: its line, or why it failed.

@@ -17,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{dice::Dice, faulty::Life, trace::Trace};
+use crate::{dice::Dice, life::Life, trace::Trace};
 
 /// What a connection holds that nobody has read.
 const BUFFER: usize = 64 * 1024;

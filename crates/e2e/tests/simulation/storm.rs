@@ -1,17 +1,24 @@
 //! What goes wrong, and when: every choice from one seed.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use infrachat_e2e::REGIONS;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     dice::Dice,
+    presence::Mood,
     world::{SLOTS, World},
 };
 
 /// How long things go wrong.
 const LENGTH: Duration = Duration::from_secs(45);
+/// What came before a shard listened is no hole to it, by clocks that disagree.
+const LISTENED: Duration = Duration::from_secs(18);
+/// How long events get lost.
+const LOSING: Duration = Duration::from_secs(4);
+/// By then what comes after a hole has come, and the hole is filled.
+const FILLED: Duration = Duration::from_secs(4);
 
 /// Something that is to end at some time.
 enum Ends {
@@ -19,6 +26,7 @@ enum Ends {
     Link,
     Bus { region: usize },
     Store { region: usize },
+    Presence { region: usize },
 }
 
 /// Lets things go wrong for a while, then mends them all.
@@ -36,6 +44,9 @@ pub(crate) async fn rage(world: &mut World, dice: &mut Dice) {
             end(world, what).await;
         }
         if over {
+            for shard in world.regions.iter().flat_map(|region| &region.shards) {
+                shard.iter().for_each(|shard| shard.life.mend());
+            }
             return world.settled().await;
         }
         if now >= next {
@@ -54,12 +65,24 @@ pub(crate) async fn rage(world: &mut World, dice: &mut Dice) {
     }
 }
 
+/// Once everybody has listened for a while and nothing else is wrong, so that every hole can be noticed and
+/// filled, lets the bus lose events for a while.
+pub(crate) async fn lose_events(world: &World) {
+    sleep(LISTENED).await;
+    world.losses.on.store(true, Ordering::Relaxed);
+    sleep(LOSING).await;
+    world.losses.on.store(false, Ordering::Relaxed);
+    sleep(FILLED).await;
+}
+
 impl std::fmt::Debug for Ends {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Away { region, slot } => write!(f, "{} shard {slot}", REGIONS[*region]),
             Self::Link => write!(f, "the link"),
-            Self::Bus { region } | Self::Store { region } => write!(f, "{}", REGIONS[*region]),
+            Self::Bus { region } | Self::Store { region } | Self::Presence { region } => {
+                write!(f, "{}", REGIONS[*region])
+            }
         }
     }
 }
@@ -68,7 +91,7 @@ async fn begin(world: &mut World, dice: &mut Dice) -> (&'static str, (Duration, 
     let (region, slot) = (dice.of(REGIONS.len()), dice.of(SLOTS));
     let away = Some(Ends::Away { region, slot });
     let running = world.regions[region].shards[slot].as_ref();
-    match dice.of(11) {
+    match dice.of(13) {
         0 | 1 if running.is_some() => {
             world.crash(region, slot);
             ("a shard crashes", (dice.millis(100, 9_000), away))
@@ -112,6 +135,19 @@ async fn begin(world: &mut World, dice: &mut Dice) -> (&'static str, (Duration, 
             let time = dice.millis(1_000, 7_000);
             ("a store is slow", (time, Some(Ends::Store { region })))
         }
+        11 => {
+            let mood = match dice.of(3) {
+                0 => Mood::Late(dice.millis(50, 1_500)),
+                1 => Mood::Away,
+                _ => Mood::Silent,
+            };
+            world.regions[region].presence.set(mood);
+            let time = dice.millis(1_000, 15_000);
+            (
+                "presence is late, away or silent",
+                (time, Some(Ends::Presence { region })),
+            )
+        }
         _ => {
             sleep(dice.millis(1, 500)).await;
             ("nothing", (Duration::ZERO, None))
@@ -128,6 +164,7 @@ async fn end(world: &mut World, what: Ends) {
         }
         Ends::Link => world.fabric.heal(REGIONS[0], REGIONS[1]),
         Ends::Bus { region } => world.fabric.set_down(REGIONS[region], false),
+        Ends::Presence { region } => world.regions[region].presence.set(Mood::Well),
         Ends::Store { region } => {
             let store = &world.regions[region].store;
             store.set_latency(Duration::ZERO);

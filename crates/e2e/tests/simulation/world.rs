@@ -10,26 +10,29 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use infrachat_bus::{EventBus, FabricConfig, Faults, MemoryFabric};
 use infrachat_client::{Client, Options, Password, SignIn};
 use infrachat_control::Hearing;
-use infrachat_e2e::{Ledger, REGIONS, eventually, user};
+use infrachat_e2e::{Ledger, REGIONS, channel, eventually, user};
 use infrachat_gatekeeper::{Gatekeeper, RegionEndpoints};
 use infrachat_identity::{
     FixedKeys, KeyRing, MemoryLimiter, SigningKey, TokenIssuer, TokenVerifier,
 };
 use infrachat_metadata::{MemoryMetadata, Metadata, Routing as _};
-use infrachat_presence::MemoryPresence;
+use infrachat_presence::Presence as _;
 use infrachat_revocations::StoredRevocations;
 use infrachat_routing::PartitionCount;
 use infrachat_runtime::Listener;
-use infrachat_shard::{Shard, ShardConfig, Tuning};
+use infrachat_shard::{Shard, ShardConfig, ShardStanding, Standing, Tuning};
 use infrachat_switchboard::Switchboard;
 use infrachat_types::{Region, ShardId, UnixMillis, WallClock, unix_millis};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bus::{FaultyBus, Losses, Owners},
     dice::Dice,
-    faulty::{FaultyBus, FaultyStore, Life, Owners},
+    life::Life,
     net::{Cutter, Net},
+    presence::MoodyPresence,
+    store::FaultyStore,
     trace::Trace,
 };
 
@@ -44,13 +47,14 @@ pub(crate) struct Running {
     pub(crate) road: Cutter,
     stop: CancellationToken,
     task: JoinHandle<()>,
+    pub(crate) standing: ShardStanding,
 }
 
 pub(crate) struct InRegion {
     region: Region,
     pub(crate) store: Arc<MemoryMetadata>,
     bus: Arc<dyn EventBus>,
-    presence: Arc<MemoryPresence>,
+    pub(crate) presence: MoodyPresence,
     gatekeeper: String,
     /// Whoever is not a shard: nothing happens to it.
     well: Life,
@@ -66,7 +70,8 @@ pub(crate) struct World {
     /// What went wrong so far.
     pub(crate) happened: Vec<String>,
     pub(crate) trace: Arc<Trace>,
-    owners: Arc<Owners>,
+    pub(crate) losses: Arc<Losses>,
+    pub(crate) owners: Arc<Owners>,
     net: Net,
     skews: Dice,
     began: (UnixMillis, Instant),
@@ -113,7 +118,7 @@ impl World {
             regions.push(InRegion {
                 store: Arc::new(MemoryMetadata::new()),
                 bus: Arc::new(fabric.bus(name)),
-                presence: Arc::new(MemoryPresence::new()),
+                presence: MoodyPresence::default(),
                 region,
                 gatekeeper: listener.address().to_string(),
                 well,
@@ -130,6 +135,7 @@ impl World {
             trace,
             net,
             skews: dice.fork(),
+            losses: Arc::new(Losses::new(dice.fork())),
             began: (unix_millis(), Instant::now()),
             keys,
             verifier: Arc::new(TokenVerifier::new(Arc::new(known))),
@@ -241,9 +247,10 @@ impl World {
                 life: life.clone(),
                 bus: Arc::clone(&at.bus),
                 owners: Arc::clone(&self.owners),
+                losses: Arc::clone(&self.losses),
                 halted: Mutex::default(),
             }),
-            presence: at.presence.clone(),
+            presence: Arc::new(at.presence.clone()),
             verifier: Arc::clone(&self.verifier),
             revocations: Arc::new(StoredRevocations::new(at.store.clone())),
             clock,
@@ -257,7 +264,7 @@ impl World {
         };
         let starting = Shard::on(listener, config, dependencies);
         let shard = starting.await.expect("starts");
-        let stop = CancellationToken::new();
+        let (stop, standing) = (CancellationToken::new(), shard.standing());
         let running = shard.run(stop.clone());
         let task = tokio::spawn(async move { running.await.expect("serves") });
         self.regions[region].shards[slot] = Some(Running {
@@ -265,6 +272,7 @@ impl World {
             road,
             stop,
             task,
+            standing,
         });
     }
 
@@ -316,6 +324,36 @@ impl World {
             text += &format!("{}: {leases:#?} {owned:#?}\n", region.region);
         }
         text
+    }
+
+    /// What is left of sessions and messages, once everybody has gone.
+    pub(crate) async fn left(&self, channels: &[String]) -> Vec<String> {
+        let mut left = Vec::new();
+        for region in &self.regions {
+            for shard in region.shards.iter().flatten() {
+                let standing = shard.standing.now();
+                let empty = Standing {
+                    partitions: standing.partitions,
+                    ..Standing::default()
+                };
+                if standing != empty {
+                    left.push(format!("{}: {standing:?}", shard.life.name));
+                }
+            }
+            for name in channels.iter().map(|name| channel(name)) {
+                let seats = region.presence.presence.count(&name).await;
+                if seats.as_ref() != Ok(&0) {
+                    left.push(format!("seats of {name} in {}: {seats:?}", region.region));
+                }
+            }
+        }
+        for subscription in self.owners.known() {
+            let count = self.fabric.unacknowledged(&subscription);
+            if count > 0 {
+                left.push(format!("{count} events of {subscription}"));
+            }
+        }
+        left
     }
 
     pub(crate) async fn client(&self, region: usize, name: &str) -> Client {
