@@ -84,6 +84,10 @@ SEEDS ?= 1-26
 simulate: ## Run the whole stack on paused time under the faults that each of SEEDS chooses (SEEDS=7 or 1,5,9 or 1-100; TRACE=/tmp/events writes what happens in one)
 	INFRACHAT_SEEDS=$(SEEDS) $(if $(TRACE),INFRACHAT_TRACE=$(TRACE)) cargo test --package infrachat-e2e --test simulation -- --nocapture whatever_goes_wrong
 
+.PHONY: planted
+planted: ## Plant known bugs into a copy, one after the other, and see that the simulation notices each (SEEDS=1-8)
+	crates/e2e/planted/run.sh $(if $(filter file,$(origin SEEDS)),1-8,$(SEEDS)) $(ARGS)
+
 .PHONY: test-python
 test-python: services ## Run Google's Python clients against the emulators
 	infra/local-emulators/run.sh --run infra/local-emulators/tests/python/run.sh

@@ -39,7 +39,7 @@ async fn history(client: &Client, name: &str) -> Vec<(String, String)> {
 }
 
 /// Whether both regions' histories of a channel have the same messages under the same ids, and all that were
-/// acknowledged. None may have one twice.
+/// acknowledged. None may have one twice, or a sender's out of order.
 pub async fn histories_agree(west: &Client, asia: &Client, name: &str, ledger: &Ledger) -> bool {
     let (in_west, in_asia) = (history(west, name).await, history(asia, name).await);
     let mut counts = BTreeMap::new();
@@ -50,6 +50,16 @@ pub async fn histories_agree(west: &Client, asia: &Client, name: &str, ledger: &
         counts.values().all(|count| *count == 1),
         "{name}: {counts:?}"
     );
+    let mut newest = BTreeMap::new();
+    for (_, body) in &in_west {
+        let (sender, number) = body.split_once(' ').expect("a sender and a number");
+        let number: usize = number.parse().expect("a number");
+        let before = newest.insert(sender, number);
+        assert!(
+            before.is_none_or(|before| before < number),
+            "{name}: {body} is out of order in the history: it comes after {before:?}"
+        );
+    }
     let mut acknowledged = ledger.bodies(name).into_iter();
     in_west == in_asia && acknowledged.all(|body| counts.contains_key(&body))
 }
