@@ -76,7 +76,7 @@ ROUNDS ?= 20
 .PHONY: chaos
 chaos: services ## Kill, freeze, restart and cut off real processes under load, each story ROUNDS times, and print how long recovering took
 	cargo build --workspace --bins
-	INFRACHAT_CHAOS_ROUNDS=$(ROUNDS) cargo test --package infrachat-e2e --test chaos -- --nocapture --test-threads 1 $(ARGS)
+	INFRACHAT_CHAOS_ROUNDS=$(ROUNDS) INFRACHAT_CHAOS_LONG=true cargo test --package infrachat-e2e --test chaos -- --nocapture --test-threads 1 $(ARGS)
 
 SEEDS ?= 1-26
 

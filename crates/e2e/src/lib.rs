@@ -11,6 +11,7 @@ mod ports;
 mod programs;
 mod raw;
 mod room;
+mod scrape;
 mod stack;
 mod talk;
 
@@ -21,5 +22,6 @@ pub use ports::ports;
 pub use programs::{program, programs, refusal};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
+pub use scrape::{Family, Scrape, Series};
 pub use stack::{ASIA, REGIONS, TestStack, WEST, bearer, channel, code, eventually, user, within};
 pub use talk::{histories_agree, join, listen, talk};

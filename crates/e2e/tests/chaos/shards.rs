@@ -8,6 +8,8 @@ use infrachat_types::ErrorCode;
 use rustix::process::Signal;
 
 use crate::{
+    day::Day,
+    distribution::print_distribution,
     load::{Load, channels},
     rounds,
     world::{World, within},
@@ -16,31 +18,6 @@ use crate::{
 const SHARDS: [&str; 2] = ["us-west1 shard-0", "us-west1 shard-1"];
 /// As Kubernetes would, after it noticed.
 const NOTICED: Duration = Duration::from_secs(1);
-
-fn print_distribution(what: &str, mut times: Vec<Duration>) {
-    if times.is_empty() {
-        return println!("{what}: never");
-    }
-    times.sort_unstable();
-    let at = |part: f64| {
-        // Few enough to count exactly.
-        #[allow(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss
-        )]
-        let index = ((times.len() as f64 - 1.0) * part).round() as usize;
-        times.get(index).copied().unwrap_or_default()
-    };
-    println!(
-        "{what}: {} samples, min {:.2?}, p50 {:.2?}, p90 {:.2?}, max {:.2?}",
-        times.len(),
-        at(0.0),
-        at(0.5),
-        at(0.9),
-        at(1.0)
-    );
-}
 
 /// The channels that a process serves.
 async fn served_by(world: &World, token: &str, process: &str) -> Vec<String> {
@@ -57,8 +34,10 @@ async fn killed(restarted_after: Option<Duration>) {
     let mut world = World::start(&[]).await;
     let token = world.token(WEST, "watcher").await;
     let load = Load::start(&world).await;
+    let mut day = Day::begin(&world);
     let (mut again, mut whole) = (Vec::new(), Vec::new());
-    for round in 0..rounds() {
+    let mut round = 0;
+    while day.goes_on(round) {
         let victim = SHARDS[round % 2];
         world.served(WEST).await;
         let of_victim = served_by(&world, &token, victim).await;
@@ -91,13 +70,15 @@ async fn killed(restarted_after: Option<Duration>) {
         if restarted_after.is_none() {
             world.restart(victim).await;
         }
+        round += 1;
     }
     let counted = load.settle(&world).await;
     let story = match restarted_after {
         Some(after) => format!("kill -9, restarted after {after:?}"),
         None => "kill -9, not restarted".to_owned(),
     };
-    println!("{story}, {} times: {counted}", rounds());
+    println!("{story}, {round} times: {counted}");
+    day.verdict().await;
     print_distribution("  readers of the shard hear their region again", again);
     print_distribution("  something said before the kill came after it", whole);
     world.stop().await;
@@ -169,8 +150,10 @@ async fn nobody_notices_that_every_shard_is_restarted_in_turn() {
     let load = Load::start(&world).await;
     let shards = ["us-west1", "asia-northeast1"]
         .map(|region| [0, 1].map(|slot| format!("{region} shard-{slot}")));
+    let mut day = Day::begin(&world);
     let mut away = Vec::new();
-    for _ in 0..rounds() {
+    let mut round = 0;
+    while day.goes_on(round) {
         for (region, shard) in shards
             .iter()
             .enumerate()
@@ -197,12 +180,13 @@ async fn nobody_notices_that_every_shard_is_restarted_in_turn() {
             world.restart(shard).await;
             world.served(region).await;
         }
+        round += 1;
     }
     println!(
-        "restarted in turn, {} times: {}",
-        rounds(),
+        "restarted in turn, {round} times: {}",
         load.settle(&world).await
     );
+    day.verdict().await;
     print_distribution(
         "  what is said after SIGTERM is first heard, all channels",
         away,

@@ -15,7 +15,7 @@ use infrachat_stack::{Plan, Stack};
 use rustix::process::Signal;
 use tokio::sync::{MutexGuard, mpsc};
 
-const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 /// Longer than anything takes that comes at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The machine carries one world at a time: leases are renewed by real clocks.
@@ -35,13 +35,21 @@ type Said = Arc<Mutex<Vec<(String, String)>>>;
 impl World {
     /// Starts everything, with further arguments for the shards.
     pub(crate) async fn start(shard_args: &[&str]) -> Self {
+        let shard_args = shard_args.iter().copied().map(str::to_owned).collect();
+        Self::with(|plan| Plan { shard_args, ..plan }).await
+    }
+
+    /// The same, of programs that serve metrics.
+    pub(crate) async fn with_metrics() -> Self {
+        let metrics = true;
+        Self::with(|plan| Plan { metrics, ..plan }).await
+    }
+
+    async fn with(change: impl FnOnce(Plan) -> Plan) -> Self {
         infrachat_runtime::telemetry::init(&crate::options().log);
         let alone = ONE.lock().await;
         let ground = Ground::start().await;
-        let plan = Plan {
-            shard_args: shard_args.iter().copied().map(str::to_owned).collect(),
-            ..ground.plan()
-        };
+        let plan = change(ground.plan());
         let (lines, mut heard) = mpsc::unbounded_channel();
         let said = Said::default();
         let lists = Arc::clone(&said);
@@ -78,6 +86,11 @@ impl World {
             new.any(|(who, line)| who == name && line.contains(text))
         })
         .await;
+    }
+
+    /// Where a region's Gatekeeper is.
+    pub(crate) fn gatekeeper(&self, region: usize) -> String {
+        self.plan.gatekeeper(region)
     }
 
     /// How a client signs in through a region.

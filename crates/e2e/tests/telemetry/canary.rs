@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
-use infrachat_e2e::{REGIONS, WEST, ports, program, within};
+use infrachat_e2e::{REGIONS, Scrape, WEST, ports, program, within};
 use tokio::{net::TcpStream, process::Command};
 
 use crate::{
     contract::{Contract, Identity},
-    scrape::Scrape,
     world::{PASSWORD, World},
 };
 

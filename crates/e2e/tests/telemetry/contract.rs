@@ -5,9 +5,8 @@ use std::{
     path::Path,
 };
 
+use infrachat_e2e::{Family, Scrape};
 use serde_json::Value;
-
-use crate::scrape::{Family, Scrape};
 
 /// The file.
 pub(crate) struct Contract(Value);

@@ -8,6 +8,5 @@ mod collector;
 mod contract;
 mod logs;
 mod metrics;
-mod scrape;
 mod traces;
 mod world;

@@ -3,11 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use infrachat_client::{Client, Options, Password};
-use infrachat_e2e::{ASIA, REGIONS, WEST, user};
+use infrachat_e2e::{ASIA, REGIONS, Scrape, WEST, user};
 
 use crate::{
     contract::{Contract, Identity},
-    scrape::Scrape,
     world::{World, say},
 };
 

@@ -188,7 +188,7 @@ async fn sign_in(
         .flat_map(|show| show.names.iter().cloned())
         .collect();
     progress.sessions(names.len());
-    let mut audition = Audition::new(&global.server, &args.servers);
+    let mut audition = Audition::new(&global.server, &args.servers, &global.fallback_regions);
     let mut clients = audition
         .sign_in(&names, || progress.signed_in())
         .await?

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use infrachat_client::{ChannelName, Client, Options, Password, SignIn, UserName};
+use infrachat_client::{ChannelName, Client, Options, Password, Region, SignIn, UserName};
 use rand::RngExt as _;
 
 use super::SIGN_IN_DEADLINE;
@@ -19,14 +19,16 @@ pub(crate) struct Audition {
     pub(crate) server: String,
     pub(crate) servers: Vec<String>,
     password: Password,
+    fallback_regions: Vec<Region>,
 }
 
 impl Audition {
-    pub(crate) fn new(server: &str, servers: &[String]) -> Self {
+    pub(crate) fn new(server: &str, servers: &[String], fallback_regions: &[Region]) -> Self {
         Self {
             server: servers.first().map_or(server, String::as_str).to_owned(),
             servers: servers.to_vec(),
             password: Password::new(random_text(24)),
+            fallback_regions: fallback_regions.to_vec(),
         }
     }
 
@@ -67,6 +69,7 @@ impl Audition {
         session::client_name(&mut options);
         options.sign_in = SignIn::Register;
         options.sign_in_deadline = SIGN_IN_DEADLINE;
+        options.fallback_regions.clone_from(&self.fallback_regions);
         Client::connect(options).await.context(doing)
     }
 }

@@ -9,29 +9,36 @@ use tokio::{
 
 /// What one process answered.
 #[derive(Debug, Default)]
-pub(crate) struct Scrape {
-    pub(crate) families: BTreeMap<String, Family>,
+pub struct Scrape {
+    /// By name.
+    pub families: BTreeMap<String, Family>,
 }
 
 /// A metric.
 #[derive(Debug, Default)]
-pub(crate) struct Family {
-    pub(crate) kind: String,
-    pub(crate) help: String,
-    pub(crate) series: Vec<Series>,
+pub struct Family {
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: String,
+    /// For people.
+    pub help: String,
+    /// All of it.
+    pub series: Vec<Series>,
 }
 
 /// One number of it.
 #[derive(Debug)]
-pub(crate) struct Series {
+pub struct Series {
     /// With the ending of a histogram's parts.
-    pub(crate) name: String,
-    pub(crate) labels: BTreeMap<String, String>,
-    pub(crate) value: f64,
+    pub name: String,
+    /// With their values.
+    pub labels: BTreeMap<String, String>,
+    /// What it shows.
+    pub value: f64,
 }
 
 impl Scrape {
-    pub(crate) async fn of(address: &str) -> Self {
+    /// What the process that serves metrics here says now.
+    pub async fn of(address: &str) -> Self {
         let mut connection = TcpStream::connect(address).await.expect("listens");
         let request = b"GET /metrics HTTP/1.0\r\n\r\n";
         connection.write_all(request).await.expect("takes it");
@@ -74,7 +81,7 @@ impl Scrape {
     }
 
     /// The sum of the series of this name that have these labels.
-    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let all = self.families.values().flat_map(|family| &family.series);
         let wanted = |series: &&Series| {
             let has = |(label, value): &(&str, &str)| {
