@@ -83,12 +83,7 @@ fn endpoint(address: &str) -> Result<Endpoint, ClientError> {
     let bad = || ClientError::BadAddress {
         address: address.to_owned(),
     };
-    let uri = match address.split_once("://") {
-        Some(_) => address.to_owned(),
-        None if address.ends_with(":443") => format!("https://{address}"),
-        None => format!("http://{address}"),
-    };
-    let endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
+    let endpoint = Endpoint::from_shared(infrachat_proto::uri_of(address)).map_err(|_| bad())?;
     let authority = endpoint.uri().authority().ok_or_else(bad)?;
     let tls = endpoint.uri().scheme_str() == Some("https");
     if authority.port().is_none() && !tls {

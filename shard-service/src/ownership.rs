@@ -6,6 +6,10 @@
 //! clock, whatever else it is waiting for. Of two processes with one name the later to start has the
 //! lease; the other hears so when it renews, and stops.
 //!
+//! A shard that Switchboard can't reach is suspect: everybody counts it out, itself included, so that it
+//! gives back what it has; and its lease is not renewed, so that it loses what it does not give back. It
+//! goes on asking for its lease, and serves again once it gets it.
+//!
 //! What is followed may be behind. Nothing is decided by records that don't know yet what this shard
 //! has done itself; and taking a partition is decided by the store.
 
@@ -75,6 +79,7 @@ async fn keep_lease(parts: &Parts) {
                 tracing::error!(%err, "the lease can't be renewed");
                 return fence(parts).await;
             }
+            // What it has, it gives back as the records are followed, or loses when the lease ends.
             Ok(Err(err)) => tracing::warn!(%err, "the lease can't be renewed"),
             Err(_) => tracing::warn!("the lease can't be renewed: the store does not answer"),
         }
@@ -437,6 +442,7 @@ mod tests {
                 state: LeaseState::Active,
             },
             age: Duration::from_millis(millis),
+            asked: Duration::from_millis(millis),
         }
     }
 

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use infrachat_bus::MemoryFabric;
 use infrachat_identity::{FixedKeys, MemoryRevocations, TokenVerifier};
 use infrachat_metadata::{
-    FirestoreConfig, FirestoreMetadata, Lease, LeaseState, Metadata, MetadataError, Ownership,
-    Routing as _,
+    FirestoreConfig, FirestoreMetadata, Lease, LeaseState, LeaseView, Metadata, MetadataError,
+    Ownership, Routing as _,
 };
 use infrachat_presence::MemoryPresence;
 use infrachat_routing::PartitionCount;
@@ -130,6 +130,20 @@ impl World {
         settled.unwrap_or_else(|_| panic!("not shared by {slots:?}: {:?}", watch.latest()))
     }
 
+    /// The life of a shard that has a lease.
+    async fn life(&self, slot: u32) -> OriginId {
+        let leases = self.store.leases().await.expect("answers");
+        let lease = leases.iter().find(|view| view.lease.shard == name(slot));
+        lease.expect("it lives").lease.incarnation.clone()
+    }
+
+    /// Counts a shard out for so long.
+    async fn suspect(&self, slot: u32, time: Duration) {
+        let life = self.life(slot).await;
+        let suspected = self.store.suspect(&name(slot), &life, time).await;
+        assert_eq!(suspected, Ok(true));
+    }
+
     /// The same, where there is nothing to hear.
     async fn settles_to_read(&self, slots: &[u32]) {
         let settling = async {
@@ -212,9 +226,7 @@ async fn a_partition_whose_release_got_lost_is_released_again() {
         .iter()
         .find(|found| found.owner == Some(name(1)))
         .expect("the other has some");
-    let leases = world.store.leases().await.expect("answers");
-    let lease = leases.iter().find(|view| view.lease.shard == name(0));
-    let incarnation = &lease.expect("it lives").lease.incarnation;
+    let incarnation = &world.life(0).await;
     // As after a release that was not answered: the records name a shard that does not serve it, and that
     // lives on.
     let first = name(0);
@@ -246,6 +258,54 @@ async fn a_partition_whose_release_got_lost_is_released_again() {
     let again = world.store.ownerships().await.expect("answers");
     let found = again.iter().find(|o| o.partition == of_other.partition);
     assert!(found.expect("is there").epoch > left);
+    for shard in shards {
+        shard.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_suspect_shard_gives_back_what_it_has_without_waiting_for_its_lease() {
+    // No lease is renewed or ends.
+    let world = World::start(leases(NEVER * 10, NEVER)).await;
+    let shards = [world.shard(0).await, world.shard(1).await];
+    let before = world.settles(&[0, 1]).await;
+    world.suspect(0, NEVER * 10).await;
+    let after = world.settles(&[1]).await;
+    for (before, after) in before.iter().zip(&after) {
+        let moves = u64::from(before.owner != after.owner);
+        assert_eq!(
+            after.epoch.0,
+            before.epoch.0 + moves,
+            "{before:?} {after:?}"
+        );
+    }
+    for shard in shards {
+        shard.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_shard_serves_again_once_it_is_no_longer_suspected() {
+    let world = World::start(fast()).await;
+    let shards = [world.shard(0).await, world.shard(1).await];
+    for _ in 0..2 {
+        world.settles(&[0, 1]).await;
+        world.suspect(0, NEVER).await;
+        world.settles(&[1]).await;
+        // Its lease ends meanwhile, and it asks for it.
+        let asking = timeout(PATIENCE, async {
+            let asks = |view: &LeaseView| {
+                let asks = view.asked < fast().lease_ttl / 2;
+                view.lease.shard == name(0) && view.age > fast().lease_ttl && asks
+            };
+            while !world.store.leases().await.expect("read").iter().any(asks) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        asking.await.expect("it goes on asking");
+        world.suspect(0, Duration::from_secs(1)).await;
+    }
+    world.settles(&[0, 1]).await;
     for shard in shards {
         shard.stop().await;
     }

@@ -1,5 +1,7 @@
 //! What separate processes stand on.
 
+use std::collections::BTreeMap;
+
 use infrachat_stack::{Bus, Plan, Ports, Services};
 use infrachat_test_services::{FirestoreEmulator, PubsubEmulator, RedisServer};
 use tempfile::TempDir;
@@ -61,6 +63,7 @@ impl Ground {
             metrics: false,
             args: Vec::new(),
             shard_args: Vec::new(),
+            advertised: BTreeMap::new(),
         }
     }
 }

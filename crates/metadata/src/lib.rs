@@ -58,6 +58,9 @@ pub enum MetadataError {
     /// A later life of the shard has its lease: this one must stop.
     #[error("another process has taken over as {0}: this one must stop")]
     Replaced(String),
+    /// The shard can't be reached and is counted out for now: it may not serve.
+    #[error("{0} is counted out for now: Switchboard can't reach it")]
+    Suspected(String),
     /// The store is away or too slow: the outcome is unknown.
     #[error("the metadata store is unavailable: {0}")]
     Unavailable(String),

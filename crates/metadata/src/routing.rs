@@ -14,7 +14,7 @@ pub enum LeaseState {
     Active,
     /// Gives its partitions up, and takes none.
     Draining,
-    /// Failed Switchboard's probes.
+    /// Is counted out, since it can't be reached: see [`Routing::suspect`].
     Suspect,
 }
 
@@ -42,6 +42,27 @@ pub struct LeaseView {
     pub lease: Lease,
     /// How long ago it was renewed, both moments by the store's own clock.
     pub age: Duration,
+    /// How long ago its shard last asked for that, likewise. Less than the age where it was refused,
+    /// since the shard is suspect.
+    pub asked: Duration,
+}
+
+/// Whether a life of a shard may be counted out, by everybody's leases: see [`Routing::suspect`].
+pub(crate) fn may_be_suspect(
+    leases: &[LeaseView],
+    shard: &ShardId,
+    incarnation: &OriginId,
+    ttl: Duration,
+) -> bool {
+    let counted = |view: &&LeaseView| view.asked <= ttl && view.lease.state != LeaseState::Draining;
+    let counted: Vec<_> = leases.iter().filter(counted).collect();
+    let is_here = counted
+        .iter()
+        .any(|view| view.lease.shard == *shard && view.lease.incarnation == *incarnation);
+    let others = counted
+        .iter()
+        .filter(|view| view.lease.shard != *shard && view.lease.state == LeaseState::Suspect);
+    is_here && 2 * (others.count() + 1) <= counted.len()
 }
 
 /// Who serves a partition.
@@ -66,8 +87,24 @@ pub trait Routing {
 
     /// Renews this life's lease, or adds it again when the shard has none.
     /// [`MetadataError::Replaced`] when another life of the shard has one: a former life that wakes
-    /// up changes nothing.
+    /// up changes nothing. [`MetadataError::Suspected`] while it is suspect: the lease is as old as it
+    /// was, and only that it was asked for is noted.
     async fn renew_lease(&self, lease: Lease) -> Result<(), MetadataError>;
+
+    /// Counts out a shard that can't be reached, for `ttl` from now on, or until it begins another
+    /// lease: this life's lease becomes [`LeaseState::Suspect`] and is not renewed meanwhile, so that
+    /// it runs out, whether the shard gives back what it holds or not. Doing it again makes it last
+    /// longer. No lease gets younger by it.
+    ///
+    /// Answers whether the shard is counted out now. It is not if it is another life, drains, or has
+    /// not asked for its lease within `ttl`; nor if more than half of the shards that have, and don't
+    /// drain, would be suspect then: whoever reaches so few has lost the way itself.
+    async fn suspect(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Result<bool, MetadataError>;
 
     /// Ends a shard's lease, if it is still that life's.
     async fn end_lease(&self, shard: &ShardId, incarnation: &OriginId)
@@ -86,7 +123,7 @@ pub trait Routing {
     ///
     /// A lease's age is the store's clock at that moment less the moment of renewal, and the time
     /// that has passed here since. It only grows until the lease is renewed, and is short of the
-    /// truth by no more than the newest news took to arrive.
+    /// truth by no more than the newest news took to arrive. So it is with when it was asked for.
     fn watch(&self) -> RoutingWatch;
 
     /// The partitions that ever had an owner.

@@ -61,6 +61,7 @@ impl RoutingView {
         self.leases.iter().map(move |view| LeaseView {
             lease: view.lease.clone(),
             age: view.age + since,
+            asked: view.asked + since,
         })
     }
 

@@ -1,9 +1,11 @@
 //! The contracts of `proto/` as Rust, and the only place where wire and domain types meet.
 
+mod address;
 pub mod codec;
 mod convert;
 mod refusal;
 
+pub use address::uri_of;
 pub use convert::{
     channel_from_wire, channel_to_wire, event_entry, message_from_wire, message_to_wire,
 };

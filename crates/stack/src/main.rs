@@ -1,6 +1,6 @@
 //! `infrachat-stack`: both regions as separate processes.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, ensure};
@@ -71,6 +71,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         metrics: true,
         args: Vec::new(),
         shard_args: options.shard_args,
+        advertised: BTreeMap::new(),
     };
     let (lines, said) = mpsc::unbounded_channel();
     let printing = tokio::spawn(print(said));

@@ -1,6 +1,9 @@
 //! Which processes there are, and what each is told.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::ValueEnum;
 
@@ -78,6 +81,8 @@ pub struct Plan {
     pub args: Vec<String>,
     /// Further arguments for the shards.
     pub shard_args: Vec<String>,
+    /// Where clients reach the shards that listen on these ports, `host:port`, if not there.
+    pub advertised: BTreeMap<u16, String>,
 }
 
 /// One process.
@@ -128,6 +133,9 @@ impl Plan {
                     args.extend(self.verifier());
                     args.extend(["--shard".to_owned(), shard]);
                     args.extend(self.shard_args.clone());
+                    if let Some(advertised) = self.advertised.get(port) {
+                        args.extend(["--advertise".to_owned(), advertised.clone()]);
+                    }
                 });
                 service.name = format!("{region} shard-{slot}");
                 services.push(service);

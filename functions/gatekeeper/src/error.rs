@@ -63,7 +63,8 @@ impl From<MetadataError> for AuthError {
             | MetadataError::NotFound(_)
             | MetadataError::Fenced { .. }
             | MetadataError::Held { .. }
-            | MetadataError::Replaced(_) => Self::Internal(err.to_string()),
+            | MetadataError::Replaced(_)
+            | MetadataError::Suspected(_) => Self::Internal(err.to_string()),
         }
     }
 }

@@ -268,6 +268,14 @@ mod tests {
         async fn renew_lease(&self, _: Lease) -> Result<(), MetadataError> {
             unused()
         }
+        async fn suspect(
+            &self,
+            _: &ShardId,
+            _: &OriginId,
+            _: Duration,
+        ) -> Result<bool, MetadataError> {
+            unused()
+        }
         async fn end_lease(&self, _: &ShardId, _: &OriginId) -> Result<(), MetadataError> {
             unused()
         }

@@ -21,6 +21,10 @@ pub struct Config {
     /// followed, milliseconds.
     #[arg(long = "refresh-ms", env = "INFRACHAT_REFRESH_MS", default_value = "250", value_parser = millis)]
     pub refresh: Duration,
+    /// How often each shard of the region is probed, milliseconds. One that misses three probes in a
+    /// row is counted out. 0 probes none.
+    #[arg(long = "probe-interval-ms", env = "INFRACHAT_PROBE_INTERVAL_MS", default_value = "1000", value_parser = millis)]
+    pub probe_interval: Duration,
 }
 
 impl Default for Config {
@@ -31,6 +35,7 @@ impl Default for Config {
             partitions: PartitionCount::default(),
             lease_ttl: Duration::from_secs(4),
             refresh: Duration::from_millis(250),
+            probe_interval: Duration::from_secs(1),
         }
     }
 }

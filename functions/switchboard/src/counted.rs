@@ -10,6 +10,8 @@ const RESOLVE_SECONDS: &str = "infrachat_resolve_seconds";
 const PARTITIONS: &str = "infrachat_partitions";
 const ROUTES_AGE: &str = "infrachat_routes_age_seconds";
 const SHARDS: &str = "infrachat_shards";
+const PROBES: &str = "infrachat_probes_total";
+const PROBER_LOST: &str = "infrachat_prober_lost";
 
 /// Everything.
 pub(crate) struct Counted {
@@ -24,11 +26,16 @@ pub(crate) struct Counted {
     pub(crate) active: Gauge,
     pub(crate) draining: Gauge,
     pub(crate) suspect: Gauge,
+    pub(crate) answered: Counter,
+    pub(crate) missed: Counter,
+    /// 1 while it reaches too few shards to count any out.
+    pub(crate) prober_lost: Gauge,
 }
 
 pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(|| {
     let resolve = |outcome: &'static str| counter!(RESOLVES, "outcome" => outcome);
     let shards = |state: &'static str| gauge!(SHARDS, "state" => state);
+    let probe = |outcome: &'static str| counter!(PROBES, "outcome" => outcome);
     Counted {
         resolved: resolve("ok"),
         no_owner: resolve("no_owner"),
@@ -41,5 +48,8 @@ pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(|| {
         active: shards("active"),
         draining: shards("draining"),
         suspect: shards("suspect"),
+        answered: probe("answered"),
+        missed: probe("missed"),
+        prober_lost: gauge!(PROBER_LOST),
     }
 });

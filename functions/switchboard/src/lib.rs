@@ -2,12 +2,14 @@
 //!
 //! It keeps no state of its own. Routes come from the region's store, through a short cache; while
 //! the store is away, the last known routes are served. Beside that, it copies what other regions
-//! decide (channels, users) into its region's store, led by the control events on the bus.
+//! decide (channels, users) into its region's store, led by the control events on the bus, and probes
+//! its region's shards: those that can't be reached are counted out.
 
 mod cache;
 mod callers;
 mod config;
 mod counted;
+mod prober;
 mod replicator;
 mod service;
 mod table;
@@ -25,8 +27,10 @@ use infrachat_types::Region;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use cache::RoutingCache;
 use callers::Callers;
 pub use config::Config;
+use prober::Prober;
 use replicator::Replicator;
 use service::Service;
 
@@ -69,6 +73,7 @@ pub enum StartError {
 pub struct Switchboard {
     listener: Listener,
     service: Arc<Service>,
+    prober: Prober<dyn Metadata>,
     follower: Follower,
     hearing: Hearing,
 }
@@ -106,7 +111,10 @@ impl Switchboard {
         };
         let regions = stores.keys().map(ToString::to_string).collect();
         let callers = Callers::new(verifier, revocations);
-        let service = Arc::new(Service::new(&config, Arc::clone(&store), regions, callers));
+        let routes = Arc::new(RoutingCache::new(&config, Arc::clone(&store)));
+        let prober = Prober::new(&config, Arc::clone(&store), Arc::clone(&routes));
+        let service = Service::new(&config, Arc::clone(&store), routes, regions, callers);
+        let service = Arc::new(service);
         let sources = stores.keys().cloned().collect();
         let group = format!("switchboard-{region}");
         let dead_letters = DeadLetters::new(Arc::clone(&bus), &region);
@@ -120,6 +128,7 @@ impl Switchboard {
         Ok(Self {
             listener,
             service,
+            prober,
             follower,
             hearing,
         })
@@ -139,6 +148,7 @@ impl Switchboard {
         let Self {
             listener,
             service,
+            prober,
             follower,
             hearing,
         } = self;
@@ -159,7 +169,7 @@ impl Switchboard {
         let serving = listener.serve(routes, ServeSettings::default(), stop.clone());
         let background = async {
             stop.run_until_cancelled(async {
-                tokio::join!(follower.run(&hearing, address), observing)
+                tokio::join!(follower.run(&hearing, address), observing, prober.run())
             })
             .await;
             health

@@ -47,7 +47,7 @@ const OBSERVED: Duration = Duration::from_secs(2);
 pub(crate) struct Service {
     store: Arc<dyn Metadata>,
     callers: Callers,
-    routes: RoutingCache<dyn Metadata>,
+    routes: Arc<RoutingCache<dyn Metadata>>,
     partitions: PartitionCount,
     regions: Vec<String>,
     homes: Cache<ChannelName, Region>,
@@ -77,11 +77,12 @@ impl Service {
     pub(crate) fn new(
         config: &Config,
         store: Arc<dyn Metadata>,
+        routes: Arc<RoutingCache<dyn Metadata>>,
         regions: Vec<String>,
         callers: Callers,
     ) -> Self {
         Self {
-            routes: RoutingCache::new(config, Arc::clone(&store)),
+            routes,
             store,
             callers,
             partitions: config.partitions,
@@ -96,7 +97,7 @@ impl Service {
         loop {
             if let Ok(known) = self.routes.current().await {
                 COUNTED.routes_age.set(known.stale.unwrap_or_default());
-                let of = |state| known.table.shards(state) as f64;
+                let of = |state| known.table.shards(state).count() as f64;
                 COUNTED.active.set(of(LeaseState::Active));
                 COUNTED.draining.set(of(LeaseState::Draining));
                 COUNTED.suspect.set(of(LeaseState::Suspect));

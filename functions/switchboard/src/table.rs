@@ -19,7 +19,9 @@ const NO_SHARDS: Duration = Duration::from_secs(1);
 pub(crate) struct RoutingTable {
     count: PartitionCount,
     live: BTreeMap<ShardId, Lease>,
-    /// How long after that moment all of those leases are good; none without any.
+    /// Of those that ask for their leases: beside the live, suspect ones that get none.
+    asking: Vec<Lease>,
+    /// How long after that moment all of those leases are good, or were asked for; none without any.
     good_for: Option<Duration>,
     ownerships: HashMap<u32, Ownership>,
 }
@@ -49,15 +51,23 @@ impl RoutingTable {
         leases: impl IntoIterator<Item = LeaseView>,
         ownerships: impl IntoIterator<Item = Ownership>,
     ) -> Self {
-        let live = leases.into_iter().filter(|view| view.age <= ttl);
-        let live: Vec<_> = live.collect();
+        let asking = leases.into_iter().filter(|view| view.asked <= ttl);
+        let asking: Vec<_> = asking.collect();
+        let live = asking.iter().filter(|view| view.age <= ttl);
+        let left = |view: &LeaseView| {
+            ttl - if view.age <= ttl {
+                view.age
+            } else {
+                view.asked
+            }
+        };
         Self {
             count,
-            good_for: live.iter().map(|view| ttl - view.age).min(),
+            good_for: asking.iter().map(left).min(),
             live: live
-                .into_iter()
-                .map(|view| (view.lease.shard.clone(), view.lease))
+                .map(|view| (view.lease.shard.clone(), view.lease.clone()))
                 .collect(),
+            asking: asking.into_iter().map(|view| view.lease).collect(),
             ownerships: ownerships
                 .into_iter()
                 .map(|owned| (owned.partition, owned))
@@ -70,10 +80,9 @@ impl RoutingTable {
         self.good_for.is_some_and(|good_for| after > good_for)
     }
 
-    /// How many shards live and are in a state.
-    pub(crate) fn shards(&self, state: LeaseState) -> usize {
-        let found = self.live.values().filter(|lease| lease.state == state);
-        found.count()
+    /// The leases of the shards that live, as far as their asking shows, and are in a state.
+    pub(crate) fn shards(&self, state: LeaseState) -> impl Iterator<Item = &Lease> {
+        self.asking.iter().filter(move |lease| lease.state == state)
     }
 
     /// Who serves a partition: the owner that the store recorded, if it lives.
@@ -208,6 +217,7 @@ mod tests {
                 shard,
             },
             age,
+            asked: age,
         }
     }
 
@@ -276,6 +286,31 @@ mod tests {
             reason.contains("and draining (taking over: the choice is us-west1-shard-0"),
             "{reason}"
         );
+    }
+
+    #[test]
+    fn a_suspect_owner_is_the_answer_while_it_holds_the_partition_and_never_the_choice() {
+        let mut leases = vec![
+            lease(0, LeaseState::Active, TTL),
+            lease(1, LeaseState::Suspect, TTL),
+        ];
+        let (owner, reason) = place(leases.clone(), vec![owned_by(Some(CHOICE), "first-life")]);
+        assert_eq!(owner.as_deref(), Ok("shard-1:7003"));
+        let why = "and failing its probes (taking over: the choice is us-west1-shard-0";
+        assert!(reason.contains(why), "{reason}");
+
+        leases[1].age = TTL * 2;
+        let (owner, _) = place(leases.clone(), vec![owned_by(Some(CHOICE), "first-life")]);
+        assert_eq!(owner, Err(TAKEOVER));
+        let table = RoutingTable::new(PartitionCount::default(), TTL, leases.clone(), []);
+        assert_eq!(
+            table.shards(LeaseState::Suspect).count(),
+            1,
+            "it asks still"
+        );
+        leases[1].asked = TTL * 2;
+        let table = RoutingTable::new(PartitionCount::default(), TTL, leases, []);
+        assert_eq!(table.shards(LeaseState::Suspect).count(), 0);
     }
 
     #[test]

@@ -74,15 +74,16 @@ export function armorOfServices({ armor }: Settings, opts: pulumi.CustomResource
     );
 }
 
-/** Streams are few and long, and what they carry is not looked into: only floods of new ones are kept out. */
-export function armorOfShards({ armor }: Settings, opts: pulumi.CustomResourceOptions): gcp.compute.SecurityPolicy {
+/** Streams are few and long, and what they carry is not looked into: only floods of new ones are kept out. Each
+ * Switchboard probes each shard every second, and all of them may come from one address. */
+export function armorOfShards({ armor, instances }: Settings, opts: pulumi.CustomResourceOptions): gcp.compute.SecurityPolicy {
     return new gcp.compute.SecurityPolicy(
         "shards",
         {
             name: "infrachat-shards",
             description: "ChatShards",
             adaptiveProtectionConfig: { layer7DdosDefenseConfig: { enable: armor.adaptive } },
-            rules: [flood(2000, 600), otherwise],
+            rules: [flood(2000, 600 + instances.max * PER_MINUTE), otherwise],
         },
         opts,
     );

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use infrachat_e2e::{RawSession, Received, WEST};
-use infrachat_proto::chat::v1::server_event::Kind;
+use infrachat_proto::{chat::v1::server_event::Kind, switchboard::v1::Route};
 use infrachat_types::ErrorCode;
 use rustix::process::Signal;
 
@@ -16,6 +16,8 @@ use crate::{
 };
 
 const SHARDS: [&str; 2] = ["us-west1 shard-0", "us-west1 shard-1"];
+/// Longer than any story.
+const FOREVER: Duration = Duration::from_secs(3_600);
 /// As Kubernetes would, after it noticed.
 const NOTICED: Duration = Duration::from_secs(1);
 
@@ -141,6 +143,53 @@ async fn a_shard_that_was_frozen_for_longer_than_its_lease_neither_serves_nor_wr
         load.goes_on(&[0, 1], &[0, 1]).await;
     }
     println!("frozen, {} times: {}", rounds(), load.settle(&world).await);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_reaches_the_store_and_nobody_else_is_counted_out_until_it_answers() {
+    // Clients notice it by its silence.
+    let world = World::behind_links(&["--heartbeat-interval-ms", "1000"]).await;
+    let token = world.token(WEST, "watcher").await;
+    let load = Load::start(&world).await;
+    let (mut away, mut back) = (Vec::new(), Vec::new());
+    for round in 0..rounds() {
+        let slot = round % 2;
+        world.served(WEST).await;
+        let served = served_by(&world, &token, SHARDS[slot]).await;
+        assert!(!served.is_empty(), "{} serves nothing", SHARDS[slot]);
+        let (since, then) = (world.lines().len(), Instant::now());
+        // Who is connected, and who connects, waits.
+        world.links[slot].set_delay(FOREVER);
+        within(
+            "the other shard serves what the silent one did",
+            async || {
+                let routes = world.routes(WEST, &token, &served).await;
+                let moved = |route: &Route| {
+                    !route.endpoint.is_empty() && route.endpoint != world.links[slot].address
+                };
+                routes.is_some_and(|routes| routes.iter().all(moved))
+            },
+        )
+        .await;
+        away.push(then.elapsed());
+        load.goes_on(&[0, 1], &[0, 1]).await;
+        // It lives, and asks.
+        world.says(SHARDS[slot], "is counted out", since).await;
+
+        let then = Instant::now();
+        world.links[slot].set_delay(Duration::ZERO);
+        world.links[slot].break_connections();
+        within("it serves again", async || {
+            !served_by(&world, &token, SHARDS[slot]).await.is_empty()
+        })
+        .await;
+        back.push(then.elapsed());
+        load.goes_on(&[0, 1], &[0, 1]).await;
+    }
+    println!("silent, {} times: {}", rounds(), load.settle(&world).await);
+    print_distribution("  everything it served is with the other", away);
+    print_distribution("  once it answers, it serves again", back);
     world.stop().await;
 }
 

@@ -6,12 +6,13 @@ use std::{
 };
 
 use infrachat_client::{Client, Options, Password, SignIn};
-use infrachat_e2e::{Ground, REGIONS, bearer, eventually, user};
+use infrachat_e2e::{Ground, REGIONS, WEST, bearer, eventually, user};
 use infrachat_proto::{
     gatekeeper::v1::{self as gatekeeper, gatekeeper_service_client::GatekeeperServiceClient},
     switchboard::v1::{self as switchboard, switchboard_service_client::SwitchboardServiceClient},
 };
 use infrachat_stack::{Plan, Stack};
+use infrachat_test_services::Link;
 use rustix::process::Signal;
 use tokio::sync::{MutexGuard, mpsc};
 
@@ -25,6 +26,8 @@ static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 pub(crate) struct World {
     pub(crate) ground: Ground,
     pub(crate) stack: Stack,
+    /// Before the shards of us-west1, if any are, by slot.
+    pub(crate) links: Vec<Link>,
     plan: Plan,
     said: Said,
     _alone: MutexGuard<'static, ()>,
@@ -35,21 +38,42 @@ type Said = Arc<Mutex<Vec<(String, String)>>>;
 impl World {
     /// Starts everything, with further arguments for the shards.
     pub(crate) async fn start(shard_args: &[&str]) -> Self {
-        let shard_args = shard_args.iter().copied().map(str::to_owned).collect();
-        Self::with(|plan| Plan { shard_args, ..plan }).await
+        Self::with(shard_args, async |_| Vec::new()).await
     }
 
     /// The same, of programs that serve metrics.
     pub(crate) async fn with_metrics() -> Self {
-        let metrics = true;
-        Self::with(|plan| Plan { metrics, ..plan }).await
+        Self::with(&[], async |plan| {
+            plan.metrics = true;
+            Vec::new()
+        })
+        .await
     }
 
-    async fn with(change: impl FnOnce(Plan) -> Plan) -> Self {
+    /// The same, with a link before each shard of us-west1.
+    pub(crate) async fn behind_links(shard_args: &[&str]) -> Self {
+        Self::with(shard_args, async |plan| {
+            let mut links = Vec::new();
+            for port in &plan.ports[WEST].shards {
+                let link = Link::to(&format!("127.0.0.1:{port}")).await;
+                let link = link.expect("a port");
+                plan.advertised.insert(*port, link.address.clone());
+                links.push(link);
+            }
+            links
+        })
+        .await
+    }
+
+    async fn with(shard_args: &[&str], change: impl AsyncFnOnce(&mut Plan) -> Vec<Link>) -> Self {
         infrachat_runtime::telemetry::init(&crate::options().log);
         let alone = ONE.lock().await;
         let ground = Ground::start().await;
-        let plan = change(ground.plan());
+        let mut plan = Plan {
+            shard_args: shard_args.iter().copied().map(str::to_owned).collect(),
+            ..ground.plan()
+        };
+        let links = change(&mut plan).await;
         let (lines, mut heard) = mpsc::unbounded_channel();
         let said = Said::default();
         let lists = Arc::clone(&said);
@@ -62,6 +86,7 @@ impl World {
         let world = Self {
             ground,
             stack,
+            links,
             plan,
             said,
             _alone: alone,

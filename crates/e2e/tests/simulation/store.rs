@@ -36,6 +36,16 @@ impl Routing for FaultyStore {
         self.life.through(self.store.renew_lease(lease)).await
     }
 
+    async fn suspect(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Answer<bool> {
+        let suspecting = self.store.suspect(shard, incarnation, ttl);
+        self.life.through(suspecting).await
+    }
+
     async fn end_lease(&self, shard: &ShardId, incarnation: &OriginId) -> Answer<()> {
         let ending = self.store.end_lease(shard, incarnation);
         self.life.through(ending).await

@@ -178,6 +178,8 @@ impl World {
         let config = infrachat_switchboard::Config {
             partitions: PartitionCount::new(PARTITIONS).expect("a power of two"),
             lease_ttl: tuning().lease_ttl,
+            // Its probes would go through the kernel.
+            probe_interval: Duration::ZERO,
             ..infrachat_switchboard::Config::default()
         };
         let dependencies = infrachat_switchboard::Dependencies {

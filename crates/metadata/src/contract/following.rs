@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const WHILE: Duration = Duration::from_secs(2);
 
 /// The first view that is as asked for.
-async fn seen(
+pub(super) async fn seen(
     watch: &mut RoutingWatch,
     what: &str,
     is: impl Fn(&RoutingView) -> bool,
@@ -35,13 +35,13 @@ async fn seen(
 }
 
 /// A follower of a store, once it is current.
-async fn follow(store: &Arc<dyn Metadata>) -> RoutingWatch {
+pub(super) async fn follow(store: &Arc<dyn Metadata>) -> RoutingWatch {
     let mut watch = store.watch();
     seen(&mut watch, "the store", RoutingView::is_current).await;
     watch
 }
 
-fn lease_of(view: &RoutingView, life: &Life) -> Option<LeaseView> {
+pub(super) fn lease_of(view: &RoutingView, life: &Life) -> Option<LeaseView> {
     view.leases().find(|found| found.lease.shard == life.shard)
 }
 

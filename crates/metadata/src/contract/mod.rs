@@ -8,6 +8,7 @@ pub mod following;
 pub mod history;
 pub mod revocations;
 pub mod routing;
+pub mod suspicion;
 pub mod users;
 
 use std::{fmt::Debug, future::Future, sync::Arc, time::Duration};
@@ -108,6 +109,16 @@ macro_rules! contract_tests {
                 a_restarted_shard_gives_up_its_former_lifes_partitions
                 the_same_life_takes_again_under_a_new_epoch
                 a_release_under_an_old_epoch_changes_nothing
+            }
+            suspicion {
+                a_suspect_shards_lease_runs_out
+                a_suspicion_ends_by_itself
+                a_repeated_suspicion_lasts_longer_and_makes_no_lease_younger
+                another_life_is_not_suspect
+                a_shard_that_drains_or_is_gone_is_not_suspected
+                half_of_the_shards_are_never_suspect
+                of_concurrent_suspicions_half_are_refused
+                a_follower_sees_a_suspicion_and_its_end
             }
             following {
                 a_follower_starts_with_what_is_there

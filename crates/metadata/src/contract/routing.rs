@@ -22,7 +22,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    fn new(shard: &str, incarnation: &str) -> Self {
+    pub(super) fn new(shard: &str, incarnation: &str) -> Self {
         Self {
             shard: ShardId::new(shard).expect("a valid shard name"),
             incarnation: OriginId::from_text(incarnation),
@@ -104,7 +104,7 @@ async fn age(store: &Arc<dyn Metadata>, life: &Life) -> Duration {
 }
 
 #[track_caller]
-fn assert_held_by(answer: Result<Epoch, MetadataError>, holder: &Life) {
+pub(super) fn assert_held_by(answer: Result<Epoch, MetadataError>, holder: &Life) {
     let expected = MetadataError::Held {
         partition: PARTITION,
         holder: holder.shard.to_string(),
@@ -118,7 +118,7 @@ pub async fn a_lease_reads_back_as_last_renewed(harness: &dyn Harness) {
     assert_eq!(leases(&store).await, []);
     alpha().renew(&store).await;
     beta().renew(&store).await;
-    let states = [LeaseState::Draining, LeaseState::Suspect];
+    let states = [LeaseState::Draining, LeaseState::Active];
     for (sessions, state) in (10..).zip(states) {
         let lease = Lease {
             state,

@@ -9,12 +9,16 @@ use firestore::{
     FirestoreDb,
     gcloud_sdk::{
         google::firestore::v1::{
-            BatchGetDocumentsRequest, CommitRequest, Document, Precondition, RunQueryRequest,
-            StructuredQuery, TransactionOptions, Write,
+            BatchGetDocumentsRequest, CommitRequest, Document, DocumentMask, Precondition,
+            RollbackRequest, RunQueryRequest, StructuredQuery, TransactionOptions, Write,
             batch_get_documents_request::ConsistencySelector,
             batch_get_documents_response::Result as Answer,
+            document_transform::{
+                FieldTransform,
+                field_transform::{ServerValue, TransformType},
+            },
             precondition::ConditionType,
-            run_query_request::QueryType,
+            run_query_request::{self, QueryType},
             transaction_options::{ConcurrencyMode, Mode, ReadWrite},
             write::Operation,
         },
@@ -95,14 +99,18 @@ impl From<At> for Option<ConsistencySelector> {
     fn from(at: At) -> Self {
         match at {
             At::Latest => None,
-            At::Begin => Some(ConsistencySelector::NewTransaction(TransactionOptions {
-                mode: Some(Mode::ReadWrite(ReadWrite {
-                    retry_transaction: Vec::new(),
-                    concurrency_mode: ConcurrencyMode::Optimistic.into(),
-                })),
-            })),
+            At::Begin => Some(ConsistencySelector::NewTransaction(optimistic())),
             At::Transaction(id) => Some(ConsistencySelector::Transaction(id)),
         }
+    }
+}
+
+fn optimistic() -> TransactionOptions {
+    TransactionOptions {
+        mode: Some(Mode::ReadWrite(ReadWrite {
+            retry_transaction: Vec::new(),
+            concurrency_mode: ConcurrencyMode::Optimistic.into(),
+        })),
     }
 }
 
@@ -135,9 +143,14 @@ impl Found {
         Ok(decode(&self.document, record)?)
     }
 
-    /// How long before it was read it was last changed, both by Firestore's clock.
-    pub(super) fn age(&self) -> Duration {
-        between(self.updated_at, self.read_at)
+    /// When it was last changed, by Firestore's clock.
+    pub(super) fn updated_at(&self) -> Timestamp {
+        self.updated_at
+    }
+
+    /// When it was read, by Firestore's clock.
+    pub(super) fn read_at(&self) -> Timestamp {
+        self.read_at
     }
 }
 
@@ -203,6 +216,30 @@ pub(super) fn put(name: &str, record: &impl Serialize, condition: If) -> Result<
         operation: Some(Operation::Update(document)),
         ..Write::default()
     })
+}
+
+/// Writes these fields of a document, and none of the others.
+pub(super) fn put_only(
+    name: &str,
+    fields: &[&str],
+    record: &impl Serialize,
+    condition: If,
+) -> Result<Write, CallError> {
+    let mut write = put(name, record, condition)?;
+    write.update_mask = Some(DocumentMask {
+        field_paths: fields.iter().map(|field| (*field).to_owned()).collect(),
+    });
+    Ok(write)
+}
+
+/// Has a write set a field to its own moment, by Firestore's clock.
+pub(super) fn stamp(write: &mut Write, field: &str) {
+    write.update_transforms.push(FieldTransform {
+        field_path: field.to_owned(),
+        transform_type: Some(TransformType::SetToServerValue(
+            ServerValue::RequestTime.into(),
+        )),
+    });
 }
 
 /// Removes a document.
@@ -324,29 +361,59 @@ impl Calls {
         parent: Option<String>,
         query: StructuredQuery,
     ) -> Result<Vec<Found>, CallError> {
-        ASKED.query.count(self.do_query(parent, query)).await
+        let queried = self.do_query(parent, query, None);
+        ASKED.query.count(queried).await.map(|(found, _)| found)
+    }
+
+    /// The documents that a query finds below the database, and the transaction that begins with it.
+    pub(super) async fn query_to_write(
+        &self,
+        query: StructuredQuery,
+    ) -> Result<(Vec<Found>, Vec<u8>), CallError> {
+        let begin = run_query_request::ConsistencySelector::NewTransaction(optimistic());
+        let queried = self.do_query(None, query, Some(begin));
+        ASKED.query.count(queried).await
     }
 
     async fn do_query(
         &self,
         parent: Option<String>,
         query: StructuredQuery,
-    ) -> Result<Vec<Found>, CallError> {
+        at: Option<run_query_request::ConsistencySelector>,
+    ) -> Result<(Vec<Found>, Vec<u8>), CallError> {
         let request = RunQueryRequest {
             parent: parent.unwrap_or_else(|| self.db.get_documents_path().clone()),
             query_type: Some(QueryType::StructuredQuery(query)),
+            consistency_selector: at,
             ..RunQueryRequest::default()
         };
         let mut client = self.db.client().get();
         let answers = client.run_query(request).await;
         let mut answers = answers.map_err(read_failed)?.into_inner();
-        let mut found = Vec::new();
+        let (mut found, mut transaction) = (Vec::new(), Vec::new());
         while let Some(answer) = answers.message().await.map_err(read_failed)? {
+            if !answer.transaction.is_empty() {
+                transaction = answer.transaction;
+            }
             if let Some(document) = answer.document {
                 found.push(Found::new(document, answer.read_time)?);
             }
         }
-        Ok(found)
+        Ok((found, transaction))
+    }
+
+    /// Ends a transaction that is not to write anything. Without an answer, Firestore ends it itself
+    /// after a while.
+    pub(super) async fn roll_back(&self, transaction: Vec<u8>) {
+        let request = RollbackRequest {
+            database: self.db.get_database_path().clone(),
+            transaction,
+            ..RollbackRequest::default()
+        };
+        let mut client = self.db.client().get();
+        if let Err(err) = client.rollback(request).await {
+            tracing::debug!(%err, "a transaction can't be rolled back");
+        }
     }
 
     /// Writes, all or nothing. With a transaction, only if nothing changed that it had read.

@@ -18,6 +18,8 @@ pub(super) enum Damaged {
     Hash(usize),
     #[error("{0:?} is no place in append order")]
     Place(String),
+    #[error("its renewed_at is missing, or later than its last change")]
+    Renewal,
 }
 
 /// A document id for any text. Names that people choose need none: they are plain enough.

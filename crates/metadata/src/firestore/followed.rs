@@ -15,11 +15,12 @@ use firestore::gcloud_sdk::{
 use tokio::time::Instant;
 
 use super::{
-    calls::{between, decode},
+    calls::decode,
+    leases::{KeptLease, StoredLease},
     listener::Ended,
-    routing::{StoredLease, StoredOwnership, readable},
+    routing::{StoredOwnership, readable},
 };
-use crate::{Lease, LeaseView, Ownership, RoutingView};
+use crate::{Ownership, RoutingView};
 
 /// Targets have ids above zero.
 pub(super) const LEASES_TARGET: i32 = 1;
@@ -41,10 +42,17 @@ pub(super) struct Followed {
 #[derive(Debug)]
 struct HeardLease {
     /// None when it makes no sense.
-    lease: Option<Lease>,
-    updated_at: Timestamp,
+    kept: Option<KeptLease>,
     /// As of the last snapshot; none since the last renewal.
     age: Option<Duration>,
+}
+
+impl HeardLease {
+    /// Whether this is what the same renewal left.
+    fn is_renewal(&self, other: Option<&KeptLease>) -> bool {
+        let moment = |kept: &KeptLease| kept.renewed_at;
+        self.kept.as_ref().map(moment) == other.map(moment)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -157,13 +165,13 @@ impl Followed {
         self.heard = Some(now);
         self.former.clear();
         let leases = self.leases.values_mut().filter_map(|heard| {
-            let told = between(heard.updated_at, read_at);
+            let kept = heard.kept.clone()?;
+            let told = kept.age(read_at);
             // A snapshot that was long on its way makes nobody younger.
             let grown = heard.age.zip(since).map(|(age, since)| age + since);
             let age = grown.map_or(told, |grown| grown.max(told));
             heard.age = Some(age);
-            let lease = heard.lease.clone()?;
-            Some(LeaseView { lease, age })
+            Some(kept.view(age))
         });
         let mut ownerships: Vec<_> = self.partitions.values().flatten().cloned().collect();
         ownerships.sort_unstable_by_key(|ownership| ownership.partition);
@@ -177,18 +185,14 @@ impl Followed {
             self.partitions.insert(name, ownership);
             return Ok(());
         }
-        let lease = readable(decode(document, StoredLease::lease));
         let updated_at = document
             .update_time
             .ok_or_else(|| Ended::Lost(format!("{name} came without the time of its change")))?;
+        let kept = decode(document, |stored: StoredLease| stored.kept(updated_at));
+        let kept = readable(kept);
         let known = self.leases.get(&name).or_else(|| self.former.get(&name));
-        let age = known.and_then(|known| known.age.filter(|_| known.updated_at == updated_at));
-        let heard = HeardLease {
-            lease,
-            updated_at,
-            age,
-        };
-        self.leases.insert(name, heard);
+        let age = known.and_then(|known| known.age.filter(|_| known.is_renewal(kept.as_ref())));
+        self.leases.insert(name, HeardLease { kept, age });
         Ok(())
     }
 
@@ -213,12 +217,14 @@ impl Followed {
 mod tests {
     use firestore::{
         FirestoreDb,
-        gcloud_sdk::google::firestore::v1::{DocumentChange, DocumentDelete, ExistenceFilter},
+        gcloud_sdk::google::firestore::v1::{
+            DocumentChange, DocumentDelete, ExistenceFilter, Value, value::ValueType,
+        },
     };
     use infrachat_types::{Epoch, OriginId, ShardId};
 
     use super::*;
-    use crate::LeaseState;
+    use crate::{Lease, LeaseState};
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp { seconds, nanos: 0 }
@@ -256,14 +262,24 @@ mod tests {
         })
     }
 
-    fn renewed(updated_at: i64) -> ResponseType {
+    fn time(name: &str, seconds: i64) -> (String, Value) {
+        let value_type = Some(ValueType::TimestampValue(at(seconds)));
+        (name.to_owned(), Value { value_type })
+    }
+
+    /// A lease, with these times, that was changed then.
+    fn told(updated_at: i64, times: &[(&str, i64)]) -> ResponseType {
         let document =
             FirestoreDb::serialize_to_doc("leases/shard-a", &StoredLease::from(&lease()));
-        let document = Document {
-            update_time: Some(at(updated_at)),
-            ..document.expect("a document")
-        };
+        let mut document = document.expect("a document");
+        document.update_time = Some(at(updated_at));
+        let times = times.iter().map(|(name, seconds)| time(name, *seconds));
+        document.fields.extend(times);
         changed(document, LEASES_TARGET)
+    }
+
+    fn renewed(updated_at: i64) -> ResponseType {
+        told(updated_at, &[("renewed_at", updated_at)])
     }
 
     fn taken() -> ResponseType {
@@ -411,6 +427,30 @@ mod tests {
         let renewal = [renewed(131), snapshot(131)];
         let view = hear(&mut followed, Instant::now(), renewal).expect("sense");
         assert_eq!(age(&view.expect("a snapshot")), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_is_no_renewal_makes_no_lease_younger() {
+        let now = Instant::now();
+        let (mut followed, _) = started(now);
+        tokio::time::advance(secs(10)).await;
+        let asked = told(103, &[("renewed_at", 100), ("asked_at", 102)]);
+        let view = hear(&mut followed, Instant::now(), [asked, snapshot(103)]).expect("sense");
+        let view = view.expect("a snapshot").leases().next().expect("a lease");
+        // The news was 8 s on its way.
+        assert_eq!((view.age, view.asked), (secs(11), secs(9)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_was_renewed_in_the_future_makes_no_sense() {
+        let now = Instant::now();
+        let (mut followed, _) = started(now);
+        let ahead = told(102, &[("renewed_at", 1_000)]);
+        let never = told(102, &[]);
+        for handmade in [ahead, never] {
+            let view = hear(&mut followed, now, [handmade, snapshot(102)]).expect("sense");
+            assert_eq!(view.expect("a snapshot").leases().count(), 0);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 //! | `families` | the sign-in's id | a sign-in; ends by itself at `expires_at` |
 //! | `revocations` | the user's name, and `~` and the sign-in's id if it is about one | tokens that are no longer good; ends by itself at `forget_after` |
 //! | `channels` | the channel's name | a channel, its members, and whom it is listed to |
-//! | `leases` | the shard's name | a lease; its age is the read's time less the document's update time |
+//! | `leases` | the shard's name | a lease; its age is the read's time less `renewed_at`, which a renewal stamps |
 //! | `partitions` | the partition's number | who owns it; written only when that changes |
 //! | `channels-history/{channel}/messages` | sender and client message id | a message, at `message_id` and at `place` |
 //!
@@ -30,6 +30,7 @@ mod counted;
 mod documents;
 mod followed;
 mod history;
+mod leases;
 mod listener;
 mod query;
 mod revocations;

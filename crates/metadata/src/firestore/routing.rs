@@ -3,72 +3,25 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use firestore::gcloud_sdk::google::firestore::v1::document_transform::{
-    FieldTransform,
-    field_transform::{ServerValue, TransformType},
-};
 use infrachat_types::{Epoch, OriginId, ShardId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
     FirestoreMetadata,
-    calls::{At, CallError, Found, If, delete, put},
+    calls::{At, CallError, Found, If, delete, put, put_only, stamp},
     documents::Damaged,
+    leases::{KeptLease, Mark, StoredLease},
     listener::listen,
     query::Query,
 };
 use crate::{
-    Lease, LeaseState, LeaseView, MetadataError, Ownership, Routing, RoutingView, RoutingWatch,
+    Lease, LeaseView, MetadataError, Ownership, Routing, RoutingView, RoutingWatch,
+    routing::may_be_suspect,
 };
 
 pub(super) const LEASES: &str = "leases";
 pub(super) const PARTITIONS: &str = "partitions";
-
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredLease {
-    shard: String,
-    incarnation: String,
-    endpoint: String,
-    zone: String,
-    sessions: u32,
-    #[serde(with = "StateText")]
-    state: LeaseState,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "LeaseState", rename_all = "snake_case")]
-enum StateText {
-    Active,
-    Draining,
-    Suspect,
-}
-
-impl From<&Lease> for StoredLease {
-    fn from(lease: &Lease) -> Self {
-        Self {
-            shard: lease.shard.to_string(),
-            incarnation: lease.incarnation.to_string(),
-            endpoint: lease.endpoint.clone(),
-            zone: lease.zone.clone(),
-            sessions: lease.sessions,
-            state: lease.state,
-        }
-    }
-}
-
-impl StoredLease {
-    pub(super) fn lease(self) -> Result<Lease, Damaged> {
-        Ok(Lease {
-            shard: ShardId::new(&self.shard)?,
-            incarnation: OriginId::from_text(&self.incarnation),
-            endpoint: self.endpoint,
-            zone: self.zone,
-            sessions: self.sessions,
-            state: self.state,
-        })
-    }
-}
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredOwnership {
@@ -114,6 +67,18 @@ pub(super) fn readable<T, E: std::fmt::Debug>(record: Result<T, E>) -> Option<T>
         .ok()
 }
 
+/// The lease in a document.
+fn kept(found: &Found) -> Result<KeptLease, CallError> {
+    found.decode(|stored: StoredLease| stored.kept(found.updated_at()))
+}
+
+/// The lease in a document, if it makes sense, as of when it was read.
+fn view(found: &Found) -> Option<LeaseView> {
+    let kept = readable(kept(found))?;
+    let age = kept.age(found.read_at());
+    Some(kept.view(age))
+}
+
 /// Whether the partition, as it was read, is owned under this very epoch.
 pub(super) fn check_owned(
     partition: u32,
@@ -143,27 +108,55 @@ impl FirestoreMetadata {
 
     async fn try_renew_lease(&self, lease: &Lease) -> Result<(), CallError> {
         let name = self.lease_name(&lease.shard);
-        let found = self.calls.read_one(&name).await?;
-        if let Some(found) = &found
-            && !matches!(found.decode(StoredLease::lease), Ok(kept) if kept.incarnation == lease.incarnation)
-        {
-            let replaced = MetadataError::Replaced(lease.shard.to_string());
-            return Err(CallError::Final(replaced));
+        let Some(found) = self.calls.read_one(&name).await? else {
+            return self.put_lease(&name, lease, If::Absent).await;
+        };
+        let unchanged = If::as_read(Some(&found));
+        match kept(&found) {
+            Ok(kept) if kept.lease.incarnation == lease.incarnation => {
+                if !kept.is_suspect(found.read_at()) {
+                    return self.put_lease(&name, lease, unchanged).await;
+                }
+                let mut write =
+                    put_only(&name, &["sessions"], &StoredLease::from(lease), unchanged)?;
+                stamp(&mut write, "asked_at");
+                self.calls.commit(vec![write], None).await?;
+                let suspected = MetadataError::Suspected(lease.shard.to_string());
+                Err(CallError::Final(suspected))
+            }
+            _ => {
+                let replaced = MetadataError::Replaced(lease.shard.to_string());
+                Err(CallError::Final(replaced))
+            }
         }
-        let unchanged = If::as_read(found.as_ref());
-        self.put_lease(&name, lease, unchanged).await
     }
 
     async fn put_lease(&self, name: &str, lease: &Lease, condition: If) -> Result<(), CallError> {
         let mut write = put(name, &StoredLease::from(lease), condition)?;
-        // A write that changes nothing would leave the update time, and so the age, as it was.
-        write.update_transforms.push(FieldTransform {
-            field_path: "renewed_at".to_owned(),
-            transform_type: Some(TransformType::SetToServerValue(
-                ServerValue::RequestTime.into(),
-            )),
-        });
+        stamp(&mut write, "renewed_at");
         self.calls.commit(vec![write], None).await
+    }
+
+    async fn try_suspect(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Result<bool, CallError> {
+        let leases = Query::of(LEASES).into();
+        let (found, transaction) = self.calls.query_to_write(leases).await?;
+        let read_at = found.first().map(Found::read_at);
+        let views: Vec<_> = found.iter().filter_map(view).collect();
+        let (Some(read_at), true) = (read_at, may_be_suspect(&views, shard, incarnation, ttl))
+        else {
+            self.calls.roll_back(transaction).await;
+            return Ok(false);
+        };
+        let mark = Mark::until(read_at, ttl);
+        let name = self.lease_name(shard);
+        let write = put_only(&name, Mark::FIELDS, &mark, If::Always)?;
+        self.calls.commit(vec![write], Some(transaction)).await?;
+        Ok(true)
     }
 
     async fn try_end_lease(
@@ -175,7 +168,7 @@ impl FirestoreMetadata {
         let Some(found) = self.calls.read_one(&name).await? else {
             return Ok(());
         };
-        if found.decode(StoredLease::lease)?.incarnation != *incarnation {
+        if kept(&found)?.lease.incarnation != *incarnation {
             return Ok(());
         }
         let unchanged = If::as_read(Some(&found));
@@ -186,13 +179,7 @@ impl FirestoreMetadata {
 
     async fn try_leases(&self) -> Result<Vec<LeaseView>, CallError> {
         let found = self.calls.query(None, Query::of(LEASES).into()).await?;
-        let views = found.iter().filter_map(|found| {
-            Some(LeaseView {
-                lease: readable(found.decode(StoredLease::lease))?,
-                age: found.age(),
-            })
-        });
-        Ok(views.collect())
+        Ok(found.iter().filter_map(view).collect())
     }
 
     async fn try_ownerships(&self) -> Result<Vec<Ownership>, CallError> {
@@ -219,9 +206,8 @@ impl FirestoreMetadata {
         let Some(found) = read.found.into_values().next() else {
             return Ok(false);
         };
-        let lease = readable(found.decode(StoredLease::lease));
-        let same = lease.is_some_and(|lease| lease.incarnation == *incarnation);
-        Ok(same && found.age() <= ttl)
+        Ok(view(&found)
+            .is_some_and(|view| view.lease.incarnation == *incarnation && view.age <= ttl))
     }
 
     async fn try_take_partition(
@@ -286,6 +272,16 @@ impl Routing for FirestoreMetadata {
 
     async fn renew_lease(&self, lease: Lease) -> Result<(), MetadataError> {
         self.calls.run(|| self.try_renew_lease(&lease)).await
+    }
+
+    async fn suspect(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Result<bool, MetadataError> {
+        let attempt = || self.try_suspect(shard, incarnation, ttl);
+        self.calls.run(attempt).await
     }
 
     async fn end_lease(

@@ -7,7 +7,10 @@ use infrachat_types::{Epoch, OriginId, ShardId};
 use tokio::{sync::watch, time::Instant};
 
 use super::{MemoryMetadata, lock};
-use crate::{Lease, LeaseView, MetadataError, Ownership, Routing, RoutingView, RoutingWatch};
+use crate::{
+    Lease, LeaseState, LeaseView, MetadataError, Ownership, Routing, RoutingView, RoutingWatch,
+    routing::may_be_suspect,
+};
 
 pub(super) struct RoutingTables {
     leases: BTreeMap<ShardId, StoredLease>,
@@ -28,6 +31,8 @@ impl Default for RoutingTables {
 struct StoredLease {
     lease: Lease,
     renewed_at: Instant,
+    asked_at: Instant,
+    suspected_until: Option<Instant>,
 }
 
 impl RoutingTables {
@@ -58,16 +63,44 @@ impl RoutingTables {
         let views = self.leases.values().map(|stored| LeaseView {
             lease: stored.lease.clone(),
             age: now.duration_since(stored.renewed_at),
+            asked: now.duration_since(stored.asked_at),
         });
         views.collect()
     }
 
     fn put(&mut self, lease: Lease) {
+        let now = Instant::now();
         let stored = StoredLease {
-            renewed_at: Instant::now(),
+            renewed_at: now,
+            asked_at: now,
+            suspected_until: None,
             lease,
         };
         self.leases.insert(stored.lease.shard.clone(), stored);
+    }
+
+    /// Renews a lease, unless its shard is suspect.
+    fn renew(&mut self, lease: Lease) -> Result<(), MetadataError> {
+        let now = Instant::now();
+        if let Some(stored) = self.leases.get_mut(&lease.shard)
+            && stored.suspected_until.is_some_and(|until| now < until)
+        {
+            stored.asked_at = now;
+            return Err(MetadataError::Suspected(lease.shard.to_string()));
+        }
+        self.put(lease);
+        Ok(())
+    }
+
+    fn suspect(&mut self, shard: &ShardId, incarnation: &OriginId, ttl: Duration) -> bool {
+        if !may_be_suspect(&self.views(), shard, incarnation, ttl) {
+            return false;
+        }
+        if let Some(stored) = self.leases.get_mut(shard) {
+            stored.lease.state = LeaseState::Suspect;
+            stored.suspected_until = Some(Instant::now() + ttl);
+        }
+        true
     }
 
     /// Whether this life of the shard has a lease that is not older than `ttl`.
@@ -95,9 +128,19 @@ impl Routing for MemoryMetadata {
             if tables.leases.get(&lease.shard).is_some_and(other) {
                 return Err(MetadataError::Replaced(lease.shard.to_string()));
             }
-            tables.put(lease);
-            Ok(())
-        })
+            // That it was asked for shows, whether it was renewed or not.
+            Ok(tables.renew(lease))
+        })?
+    }
+
+    async fn suspect(
+        &self,
+        shard: &ShardId,
+        incarnation: &OriginId,
+        ttl: Duration,
+    ) -> Result<bool, MetadataError> {
+        self.reach().await?;
+        self.change_routing(|tables| Ok(tables.suspect(shard, incarnation, ttl)))
     }
 
     async fn end_lease(

@@ -184,6 +184,20 @@ const conditions: Omit<Alert, "section">[] = [
         wakes: true,
     },
     {
+        name: "shard-suspect",
+        summary: "A shard lives and can't be reached: it is counted out, and the others serve its channels.",
+        query: 'max by (region) (infrachat_shards{state="suspect"}) > 0',
+        seconds: 60,
+        wakes: true,
+    },
+    {
+        name: "prober-lost",
+        summary: "A Switchboard reaches fewer shards than it misses, so that it counts none out.",
+        query: "max by (region) (infrachat_prober_lost) > 0",
+        seconds: 60,
+        wakes: true,
+    },
+    {
         name: "not-reachable",
         summary: "A public address does not answer from several places of the world.",
         query:
