@@ -4,9 +4,20 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use firestore::{
+    FirestoreDb, FirestoreDbOptions,
+    gcloud_sdk::{
+        google::firestore::v1::{
+            BatchGetDocumentsRequest, BeginTransactionRequest,
+            batch_get_documents_request::ConsistencySelector,
+        },
+        google_cloud_auth::credentials::anonymous::Builder as Anonymous,
+    },
+};
 use infrachat_metadata::{
     ChannelRecord, Channels as _, Direction, FirestoreConfig, FirestoreMetadata, History as _,
-    HistoryEntry, MetadataError, Routing as _, TokenFamily, UserRecord, Users as _,
+    HistoryEntry, Lease, LeaseState, MetadataError, Routing as _, TokenFamily, UserRecord,
+    Users as _,
 };
 use infrachat_test_services::FirestoreEmulator;
 use infrachat_types::{
@@ -323,4 +334,78 @@ async fn a_prefix_that_no_name_has_lists_nothing() {
         let listed = store.list_channels(&bob, prefix, None, 10).await;
         assert_eq!(listed.expect("listed").len(), 1, "{prefix}");
     }
+}
+
+/// Another client of the database.
+async fn by_hand(emulator: &FirestoreEmulator) -> FirestoreDb {
+    let options = FirestoreDbOptions::new("demo-infrachat".to_owned())
+        .with_database_id("us-west1".to_owned())
+        .with_firebase_api_url(format!("http://{}", emulator.address));
+    let db = FirestoreDb::with_options_auth(options, Anonymous::new().build()).await;
+    db.expect("connected")
+}
+
+/// Begins a transaction; the emulator numbers them.
+async fn begin(db: &FirestoreDb) -> u64 {
+    let request = BeginTransactionRequest {
+        database: db.get_database_path().clone(),
+        ..BeginTransactionRequest::default()
+    };
+    let begun = db.client().get().begin_transaction(request).await;
+    let id = begun.expect("begun").into_inner().transaction;
+    u64::from_be_bytes(id.try_into().expect("a number"))
+}
+
+async fn is_open(db: &FirestoreDb, transaction: u64) -> bool {
+    let id = transaction.to_be_bytes().to_vec();
+    let request = BatchGetDocumentsRequest {
+        database: db.get_database_path().clone(),
+        consistency_selector: Some(ConsistencySelector::Transaction(id)),
+        ..BatchGetDocumentsRequest::default()
+    };
+    let read = db.client().get().batch_get_documents(request).await;
+    read.is_ok()
+}
+
+#[tokio::test]
+async fn a_transaction_that_writes_nothing_does_not_stay_open() {
+    let (emulator, store) = started().await;
+    let db = by_hand(&emulator).await;
+    let holder = Lease {
+        shard: ShardId::new("shard-a").expect("valid"),
+        incarnation: OriginId::from_text("life"),
+        endpoint: "shard-a.example:7003".to_owned(),
+        zone: "us-west1-b".to_owned(),
+        sessions: 0,
+        state: LeaseState::Active,
+    };
+    store.begin_lease(holder).await.expect("begun");
+    let epoch = take(&store).await;
+    let written = [said(1, 1, epoch, Bytes::new())];
+    let append = |epoch| store.append_history(PARTITION, epoch, &written);
+    append(epoch).await.expect("appended");
+
+    let before = begin(&db).await;
+    let other = (
+        ShardId::new("shard-b").expect("valid"),
+        OriginId::from_text("other"),
+    );
+    let held = store.take_partition(PARTITION, &other.0, &other.1, PATIENCE);
+    let held = held.await;
+    assert!(matches!(held, Err(MetadataError::Held { .. })), "{held:?}");
+    let fenced = append(Epoch(epoch.0 + 1)).await;
+    assert!(
+        matches!(fenced, Err(MetadataError::Fenced { .. })),
+        "{fenced:?}"
+    );
+    append(epoch).await.expect("there already");
+    let alone = store.suspect(&other.0, &other.1, PATIENCE).await;
+    assert_eq!(alone, Ok(false));
+    let after = begin(&db).await;
+
+    assert_eq!(after - before - 1, 4, "each had one of its own");
+    for transaction in before + 1..after {
+        assert!(!is_open(&db, transaction).await, "{transaction} of {after}");
+    }
+    assert!(is_open(&db, before).await && is_open(&db, after).await);
 }

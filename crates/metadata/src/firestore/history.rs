@@ -142,7 +142,11 @@ impl FirestoreMetadata {
         names.insert(partition_name.clone());
         let read = self.calls.read(names.into_iter().collect(), At::Begin);
         let read = read.await?;
-        check_owned(partition, epoch, read.found.get(&partition_name))?;
+        let owned = check_owned(partition, epoch, read.found.get(&partition_name));
+        if owned.is_err() {
+            self.calls.roll_back(read.transaction).await;
+            return owned;
+        }
 
         let mut changed: BTreeMap<&String, HistoryEntry> = BTreeMap::new();
         for (name, new) in entries {
@@ -158,6 +162,7 @@ impl FirestoreMetadata {
             }
         }
         if changed.is_empty() {
+            self.calls.roll_back(read.transaction).await;
             return Ok(());
         }
         let writes = changed.iter().map(|(name, entry)| {

@@ -230,6 +230,7 @@ impl FirestoreMetadata {
                 .lives(holder, &former.incarnation, ttl, &read.transaction)
                 .await?
         {
+            self.calls.roll_back(read.transaction).await;
             return Err(CallError::Final(MetadataError::Held {
                 partition,
                 holder: holder.to_string(),
