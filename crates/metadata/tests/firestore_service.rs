@@ -8,8 +8,9 @@ use firestore::{
     FirestoreDb, FirestoreDbOptions,
     gcloud_sdk::{
         google::firestore::v1::{
-            BatchGetDocumentsRequest, BeginTransactionRequest,
-            batch_get_documents_request::ConsistencySelector,
+            BatchGetDocumentsRequest, BeginTransactionRequest, CommitRequest, Document,
+            ListDocumentsRequest, Write, batch_get_documents_request::ConsistencySelector,
+            write::Operation,
         },
         google_cloud_auth::credentials::anonymous::Builder as Anonymous,
     },
@@ -408,4 +409,67 @@ async fn a_transaction_that_writes_nothing_does_not_stay_open() {
         assert!(!is_open(&db, transaction).await, "{transaction} of {after}");
     }
     assert!(is_open(&db, before).await && is_open(&db, after).await);
+}
+
+#[tokio::test]
+async fn a_message_that_is_there_twice_is_shown_once() {
+    let (emulator, store) = started().await;
+    let epoch = take(&store).await;
+    let entries: Vec<_> = (1..=4)
+        .map(|n| said(n, n, epoch, Bytes::from_static(b"hello")))
+        .collect();
+    let appended = store.append_history(PARTITION, epoch, &entries).await;
+    appended.expect("appended");
+    copy_first(&by_hand(&emulator).await, 5).await;
+    let channel = general();
+
+    assert_eq!(tail(&store).await, entries);
+    let newest = store.history_tail(&channel, 2).await;
+    assert_eq!(newest, Ok(entries[2..].to_vec()));
+    // Page by page, of any size.
+    for size in 1..=5 {
+        let (mut forwards, mut place) = (Vec::new(), Offset(0));
+        let (mut by_id, mut last) = (Vec::new(), MessageId::MIN);
+        loop {
+            let page = store.history_appended_after(&channel, epoch, place, size);
+            let appended = page.await.expect("a page");
+            let page = store.history(&channel, Direction::After(last), size);
+            let sorted = page.await.expect("a page");
+            assert_eq!(appended.more, sorted.more);
+            place = appended.entries.last().expect("some").offset;
+            last = sorted.entries.last().expect("some").message.message_id;
+            forwards.extend(appended.entries);
+            by_id.extend(sorted.entries);
+            if !appended.more {
+                break;
+            }
+        }
+        assert_eq!((&forwards, &by_id), (&entries, &entries), "{size} a page");
+    }
+}
+
+/// Copies the oldest message into documents of other names.
+async fn copy_first(db: &FirestoreDb, copies: u32) {
+    let request = ListDocumentsRequest {
+        parent: format!("{}/channels-history/#general", db.get_documents_path()),
+        collection_id: "messages".to_owned(),
+        ..ListDocumentsRequest::default()
+    };
+    let listed = db.client().get().list_documents(request).await;
+    let mut documents = listed.expect("listed").into_inner().documents;
+    documents.sort_by(|a, b| a.name.cmp(&b.name));
+    let first = documents.remove(0);
+    let writes = (0..copies).map(|number| Write {
+        operation: Some(Operation::Update(Document {
+            name: format!("{}-copy-{number}", first.name),
+            ..first.clone()
+        })),
+        ..Write::default()
+    });
+    let request = CommitRequest {
+        database: db.get_database_path().clone(),
+        writes: writes.collect(),
+        ..CommitRequest::default()
+    };
+    db.client().get().commit(request).await.expect("copied");
 }

@@ -143,6 +143,11 @@ impl Found {
         Ok(decode(&self.document, record)?)
     }
 
+    /// The document's full name.
+    pub(super) fn name(&self) -> &str {
+        &self.document.name
+    }
+
     /// When it was last changed, by Firestore's clock.
     pub(super) fn updated_at(&self) -> Timestamp {
         self.updated_at

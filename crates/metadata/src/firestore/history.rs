@@ -173,18 +173,45 @@ impl FirestoreMetadata {
         self.calls.commit(writes, Some(read.transaction)).await
     }
 
+    /// The first so many messages that a query finds. A message is in one document, whose name is its
+    /// identity: another that says the same, since somebody copied it, is passed over.
     async fn query_history(
         &self,
         channel: &ChannelName,
+        count: usize,
         query: impl Fn(Query) -> Query + Send + Sync,
     ) -> Result<Vec<HistoryEntry>, MetadataError> {
-        let attempt = || async {
-            let query = query(Query::of(MESSAGES)).into();
-            let parent = Some(self.history_name(channel));
-            let found = self.calls.query(parent, query).await?;
-            found.iter().map(|found| entry(found, channel)).collect()
-        };
-        self.calls.run(attempt).await
+        let mut limit = count;
+        loop {
+            let attempt = || async {
+                let query = query(Query::of(MESSAGES)).limit(limit).into();
+                let parent = Some(self.history_name(channel));
+                let found = self.calls.query(parent, query).await?;
+                let entries = found.iter().filter_map(|found| {
+                    let entry = entry(found, channel);
+                    let copy = |entry: &HistoryEntry| {
+                        found.name() != self.message_name(&entry.message.identity())
+                    };
+                    let is_copy = entry.as_ref().is_ok_and(copy);
+                    if is_copy {
+                        tracing::error!(
+                            document = found.name(),
+                            "a copy of a message is passed over: delete it"
+                        );
+                    }
+                    (!is_copy).then_some(entry)
+                });
+                let entries: Vec<_> = entries.collect::<Result<_, CallError>>()?;
+                Ok((found.len(), entries))
+            };
+            let (found, mut entries) = self.calls.run(attempt).await?;
+            if found < limit || entries.len() >= count {
+                entries.truncate(count);
+                return Ok(entries);
+            }
+            // Each copy took the place of a message.
+            limit = count + 2 * (found - entries.len());
+        }
     }
 }
 
@@ -215,11 +242,10 @@ impl History for FirestoreMetadata {
             Direction::After(id) => (Operator::GreaterThan, id, Sort::Ascending),
         };
         let entries = self
-            .query_history(channel, |query| {
+            .query_history(channel, limit.saturating_add(1), |query| {
                 query
                     .only("message_id", operator, id.to_string())
                     .sorted_by("message_id", sort)
-                    .limit(limit.saturating_add(1))
             })
             .await?;
         let mut page = page(entries, limit);
@@ -238,11 +264,10 @@ impl History for FirestoreMetadata {
     ) -> Result<HistoryPage, MetadataError> {
         let place = Place { epoch, offset };
         let entries = self
-            .query_history(channel, |query| {
+            .query_history(channel, limit.saturating_add(1), |query| {
                 query
                     .only("place", Operator::GreaterThan, place.to_string())
                     .sorted_by("place", Sort::Ascending)
-                    .limit(limit.saturating_add(1))
             })
             .await?;
         Ok(page(entries, limit))
@@ -256,8 +281,8 @@ impl History for FirestoreMetadata {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let newest = |query: Query| query.sorted_by("place", Sort::Descending).limit(limit);
-        let mut entries = self.query_history(channel, newest).await?;
+        let newest = |query: Query| query.sorted_by("place", Sort::Descending);
+        let mut entries = self.query_history(channel, limit, newest).await?;
         entries.reverse();
         Ok(entries)
     }
