@@ -14,7 +14,7 @@ use infrachat_proto::{
     gatekeeper::v1::{self as gatekeeper, gatekeeper_service_client::GatekeeperServiceClient},
     switchboard::v1::{self as switchboard, switchboard_service_client::SwitchboardServiceClient},
 };
-use infrachat_types::{ChannelName, Region, UserName};
+use infrachat_types::{ChannelName, Region, UserName, WallClock};
 use tonic::{Request, transport::Channel};
 
 use crate::{
@@ -79,6 +79,7 @@ impl TestStack {
         let region = |name| RegionConfig {
             region: Region::new(name).expect("valid"),
             ports: ports(),
+            clock: WallClock::default(),
         };
         let mut config = LocalConfig::two_regions(REGIONS.map(region).into());
         config.tuning.lease_ttl = Duration::from_secs(3);

@@ -6,7 +6,7 @@ use infrachat_bus::FabricConfig;
 use infrachat_identity::SigningKey;
 use infrachat_routing::PartitionCount;
 use infrachat_shard::Tuning;
-use infrachat_types::Region;
+use infrachat_types::{Region, WallClock};
 
 /// Where the services of a region listen; 0 picks a free port.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub struct RegionConfig {
     pub region: Region,
     /// Its ports.
     pub ports: Ports,
+    /// The clock that its shards go by.
+    pub clock: WallClock,
 }
 
 /// A local stack.

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use infrachat_bus::FabricConfig;
 use infrachat_local::{LocalConfig, LocalStack, Ports, RegionConfig};
-use infrachat_types::Region;
+use infrachat_types::{Region, WallClock};
 
 // glibc keeps the 19 MiB of every password hash in one of its many arenas: after a few hundred sign-ins
 // that is a gigabyte.
@@ -52,10 +52,12 @@ async fn run(options: Options) -> anyhow::Result<()> {
         RegionConfig {
             region: Region::new("us-west1")?,
             ports: ports(options.first_port),
+            clock: WallClock::default(),
         },
         RegionConfig {
             region: Region::new("asia-northeast1")?,
             ports: ports(options.first_port + 10),
+            clock: WallClock::default(),
         },
     ];
     let fabric = FabricConfig {

@@ -16,7 +16,7 @@ use infrachat_revocations::StoredRevocations;
 use infrachat_runtime::Listener;
 use infrachat_shard::{Shard, ShardConfig};
 use infrachat_switchboard::Switchboard;
-use infrachat_types::{Region, ShardId, WallClock};
+use infrachat_types::{Region, ShardId};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -196,7 +196,7 @@ impl LocalStack {
                     issuers.clone(),
                 )?))),
                 revocations: Arc::clone(&parts.revocations),
-                clock: WallClock::default(),
+                clock: region.config.clock.clone(),
             };
             let switchboard =
                 bind_switchboard(&config, &region.config, &shard_parts, parts.hearing.clone())
