@@ -215,6 +215,9 @@ pub(crate) struct Replay {
     /// Most messages that wait for their acknowledgement, over all files.
     #[arg(long, default_value_t = 256)]
     pub(crate) in_flight: usize,
+    /// How many seconds nothing may come while something is owed, before the verdict.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) patience: u64,
     /// Play only this many lines of each file.
     #[arg(long)]
     pub(crate) lines: Option<usize>,

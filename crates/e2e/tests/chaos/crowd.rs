@@ -188,7 +188,7 @@ async fn comes_back(signal: Signal) {
         let victim = format!("us-west1 shard-{}", round % 2);
         let (resolves, auths) = asked(&mut world).await;
         let (logins, refreshes) = (usher.logins(), usher.refreshes());
-        let then = Instant::now();
+        let (then, lines) = (Instant::now(), world.lines().len());
         let process = world.stack.process(&victim);
         process.signal(signal);
         process.wait().await.expect("ends");
@@ -232,6 +232,11 @@ async fn comes_back(signal: Signal) {
             auths_after - auths,
         );
         println!("  streams ended: {reasons:?}");
+        let said = world.lines();
+        let mut said = said.iter().skip(lines);
+        if said.any(|(_, line)| line.contains("serving nothing until it is renewed")) {
+            println!("  the lease of another shard ran out meanwhile");
+        }
         let times = after.iter().map(|at| *at - then).collect();
         print_distribution("  back after", times);
         assert_eq!(usher.logins(), logins, "who has tokens signs in nowhere");

@@ -15,7 +15,7 @@ const CUT: Duration = Duration::from_secs(60);
 async fn users_of_a_dead_region_go_on_in_the_other_and_both_converge_on_its_return() {
     let mut world = World::start(&[]).await;
     let load = Load::with_fallback(&world).await;
-    let mut day = Day::begin(&world);
+    let mut day = Day::begin(&world).await;
     let mut round = 0;
     while day.goes_on(round) {
         let asia = ["gatekeeper", "switchboard", "shard-0", "shard-1"];
@@ -43,7 +43,7 @@ async fn users_of_a_dead_region_go_on_in_the_other_and_both_converge_on_its_retu
 async fn regions_cut_off_from_each_other_go_on_and_converge() {
     let world = World::start(&[]).await;
     let load = Load::start(&world).await;
-    let mut day = Day::begin(&world);
+    let mut day = Day::begin(&world).await;
     let mut round = 0;
     while day.goes_on(round) {
         let then = Instant::now();

@@ -36,7 +36,7 @@ async fn killed(restarted_after: Option<Duration>) {
     let mut world = World::start(&[]).await;
     let token = world.token(WEST, "watcher").await;
     let load = Load::start(&world).await;
-    let mut day = Day::begin(&world);
+    let mut day = Day::begin(&world).await;
     let (mut again, mut whole) = (Vec::new(), Vec::new());
     let mut round = 0;
     while day.goes_on(round) {
@@ -199,7 +199,7 @@ async fn nobody_notices_that_every_shard_is_restarted_in_turn() {
     let load = Load::start(&world).await;
     let shards = ["us-west1", "asia-northeast1"]
         .map(|region| [0, 1].map(|slot| format!("{region} shard-{slot}")));
-    let mut day = Day::begin(&world);
+    let mut day = Day::begin(&world).await;
     let mut away = Vec::new();
     let mut round = 0;
     while day.goes_on(round) {

@@ -33,8 +33,6 @@ use signing_in::Audition;
 
 /// How long a sign-in may be told to wait: rate limits let a crowd in slowly.
 const SIGN_IN_DEADLINE: Duration = Duration::from_secs(900);
-/// How long nothing may happen while something is owed.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How fast a day is played.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,7 +97,7 @@ pub(crate) async fn run(global: &Global, args: args::Replay) -> Result<()> {
         .map(|(show, cast)| play(show, cast, args.speed, &room));
     try_join_all(playing).await?;
     progress.phase("waiting for the rest");
-    settle(&shows).await;
+    settle(&shows, Duration::from_secs(args.patience)).await;
     let took = began.elapsed();
     drop(progress);
 
@@ -291,7 +289,7 @@ async fn direct(
 }
 
 /// Waits until everything owed has come, or nothing comes any more.
-async fn settle(shows: &[Show]) {
+async fn settle(shows: &[Show], patience: Duration) {
     let mut seen = Vec::new();
     let mut since = Instant::now();
     let mut looking = tokio::time::interval(Duration::from_millis(20));
@@ -303,7 +301,7 @@ async fn settle(shows: &[Show]) {
         }
         if progress != seen {
             (seen, since) = (progress, Instant::now());
-        } else if since.elapsed() > PATIENCE {
+        } else if since.elapsed() > patience {
             return;
         }
     }
