@@ -20,8 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .file
         .into_iter()
         .partition(|file| file.package() == "infrachat.chat.v1");
-    // The chat service's server is written by hand below: its stream carries bytes that are encoded
-    // once for all readers.
+    // The chat service's server is put together by hand below, without its stream: that carries bytes
+    // that are encoded once for all readers.
     config()
         .build_server(false)
         .compile_fds(protox::prost_reflect::prost_types::FileDescriptorSet { file: chat })?;
@@ -43,20 +43,10 @@ fn chat_server() -> manual::Service {
             .codec_path("tonic_prost::ProstCodec")
             .build()
     };
-    let open = manual::Method::builder()
-        .name("open")
-        .route_name("Open")
-        .input_type("::bytes::Bytes")
-        .output_type("::bytes::Bytes")
-        .codec_path("crate::codec::Raw")
-        .client_streaming()
-        .server_streaming()
-        .build();
     manual::Service::builder()
         .name("ChatService")
         .package("infrachat.chat.v1")
-        .comment("The chat service, its stream as raw bytes: encoded once for all readers.")
-        .method(open)
+        .comment("The chat service without its stream, which carries bytes that are encoded once for all readers.")
         .method(unary("create_channel", "CreateChannel"))
         .method(unary("get_history", "GetHistory"))
         .method(unary("list_members", "ListMembers"))

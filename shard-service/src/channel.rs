@@ -28,6 +28,7 @@ use crate::{
     observe::Lag,
     reader::Reader,
     refused::Refused,
+    run::Author,
     session::Mailbox,
     tally::{Facts, Tally},
     traces::Traced,
@@ -186,13 +187,13 @@ impl Channel {
     }
 
     /// Appends an event that is neither numbered nor kept: presence, typing.
-    pub(crate) fn append_passing(&self, encoded: Bytes, author: Option<SessionId>) {
+    pub(crate) fn append_passing(&self, kind: Kind, author: Option<SessionId>) {
         let mut inner = self.lock();
         let stable = inner.stable;
         inner.ring.append(
             Entry {
-                encoded,
-                author,
+                frame: infrachat_proto::event_frame(kind),
+                author: author.map(Author::new),
                 message: None,
                 facts: None,
             },
@@ -219,7 +220,7 @@ impl Channel {
                 "messages of {of} were not delivered, and its history does not have them: they may come later"
             ),
         };
-        self.append_passing(infrachat_proto::event_entry(Kind::Gap(gap)), None);
+        self.append_passing(Kind::Gap(gap), None);
     }
 
     /// What is known of a message that says it is a retry, or is older than the window.
@@ -347,15 +348,11 @@ impl Channel {
     pub(crate) fn read(
         &self,
         cursor: &mut Cursor,
-        reader: &SessionId,
-        threshold: u64,
-        budget: usize,
-        out: &mut Vec<Bytes>,
+        reader: &Author,
+        limits: (u64, usize),
         tally: &mut Tally,
     ) -> Read {
-        self.lock()
-            .ring
-            .read(cursor, reader, threshold, budget, out, tally)
+        self.lock().ring.read(cursor, reader, limits, tally)
     }
 
     /// Unread messages of the reader that is furthest behind.
@@ -436,8 +433,8 @@ impl Inner {
         let position = encode_position(name, region, place, &self.seen);
         let wire = infrachat_proto::message_to_wire(message, position.clone());
         let entry = Entry {
-            encoded: infrachat_proto::event_entry(Kind::Message(wire)),
-            author: Some(message.session_id.clone()),
+            frame: infrachat_proto::event_frame(Kind::Message(wire)),
+            author: Some(Author::new(message.session_id.clone())),
             message: Some((place, position)),
             facts: Some(Facts {
                 source: (&message.region).into(),

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use bytes::Bytes;
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
 use infrachat_types::{ChannelName, UserName};
 
@@ -41,15 +40,15 @@ impl Comings {
     }
 
     /// The changes as an entry of a batch.
-    pub(crate) fn into_event(self, channel: &ChannelName) -> Bytes {
+    pub(crate) fn into_event(self, channel: &ChannelName) -> Kind {
         let names =
             |users: BTreeSet<UserName>| users.iter().take(NAMES).map(ToString::to_string).collect();
-        infrachat_proto::event_entry(Kind::Presence(chat::Presence {
+        Kind::Presence(chat::Presence {
             channel: channel.to_string(),
             came: names(self.came),
             went: names(self.went),
             present_count: u32::try_from(self.count).unwrap_or(u32::MAX),
             snapshot: false,
-        }))
+        })
     }
 }

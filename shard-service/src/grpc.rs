@@ -1,9 +1,8 @@
-//! The chat service: one stream and a few calls, each checked and answered at this edge.
+//! The chat service: its few calls, each checked and answered at this edge.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::Stream;
 use infrachat_identity::Claims;
 use infrachat_metadata::{ChannelRecord, Direction, Metadata, MetadataError};
 use infrachat_proto::{
@@ -14,15 +13,10 @@ use infrachat_proto::{
     },
 };
 use infrachat_types::{Channel, ChannelName, ErrorCode, MessageId, UserName, Visibility};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
-use crate::{access, parts::Parts, presence, session};
+use crate::{access, parts::Parts, presence};
 
-/// Frames between a session and its connection.
-const FRAMES: usize = 2;
 const PAGE: u32 = 100;
 const LARGEST_PAGE: u32 = 1_000;
 /// Most members of a private channel.
@@ -33,7 +27,6 @@ const TOPIC_LENGTH: usize = 500;
 #[derive(Debug)]
 pub(crate) struct Chat {
     pub(crate) parts: Arc<Parts>,
-    pub(crate) sessions: TaskTracker,
 }
 
 impl Chat {
@@ -258,21 +251,6 @@ fn refuse_creation(name: &ChannelName, err: &MetadataError) -> Refusal {
 
 #[tonic::async_trait]
 impl ChatService for Chat {
-    type OpenStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
-
-    async fn open(
-        &self,
-        request: Request<Streaming<Bytes>>,
-    ) -> Result<Response<Self::OpenStream>, Status> {
-        let (outbound, frames) = mpsc::channel(FRAMES);
-        self.sessions.spawn(session::serve(
-            Arc::clone(&self.parts),
-            request.into_inner(),
-            outbound,
-        ));
-        Ok(Response::new(Box::pin(ReceiverStream::new(frames))))
-    }
-
     async fn create_channel(
         &self,
         request: Request<chat::CreateChannelRequest>,

@@ -7,9 +7,13 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use infrachat_types::{Epoch, Offset, SessionId};
+use infrachat_proto::FRAME_HEADER;
+use infrachat_types::{Epoch, Offset};
 
-use crate::tally::{Facts, Tally};
+use crate::{
+    run::{Author, Run},
+    tally::{Facts, Tally},
+};
 
 /// Where a message is in the order in which its region's owners appended.
 pub(crate) type Place = (Epoch, Offset);
@@ -17,15 +21,22 @@ pub(crate) type Place = (Epoch, Offset);
 /// One event in the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// An entry of a `ServerBatch`.
-    pub(crate) encoded: Bytes,
+    /// A whole frame, for readers that are sent nothing else.
+    pub(crate) frame: Bytes,
     /// The session that caused it and does not get it back.
-    pub(crate) author: Option<SessionId>,
+    pub(crate) author: Option<Author>,
     /// Of a message: its place, and the position that says so on the wire. Presence and typing have
     /// none: they are not replayed.
     pub(crate) message: Option<(Place, Bytes)>,
     /// Of a message: what is counted when it is sent.
     pub(crate) facts: Option<Facts>,
+}
+
+impl Entry {
+    /// It alone, as a frame has it.
+    pub(crate) fn event(&self) -> &[u8] {
+        &self.frame[FRAME_HEADER..]
+    }
 }
 
 /// How much a ring may hold.
@@ -41,9 +52,9 @@ pub(crate) struct RingLimits {
 #[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     /// The next entry to read.
-    next: u64,
+    pub(crate) next: u64,
     /// Messages appended before that entry.
-    messages_before: u64,
+    pub(crate) messages_before: u64,
     /// The first entry that was appended after the cursor was made: presence and typing before it are
     /// over.
     live_from: u64,
@@ -51,20 +62,13 @@ pub(crate) struct Cursor {
     pub(crate) position: Bytes,
 }
 
-impl Cursor {
-    /// Messages that it is behind of.
-    pub(crate) fn messages_before(&self) -> u64 {
-        self.messages_before
-    }
-}
-
 /// What a read came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// Everything was read.
-    Drained,
-    /// The budget was used up.
-    More,
+    /// There is nothing that the reader is to be sent.
+    Nothing,
+    /// What to send; whether more is there to be read.
+    Frame(Bytes, bool),
     /// The reader is too far behind.
     Slow,
 }
@@ -94,6 +98,8 @@ pub(crate) struct Ring {
     /// The place of the newest message that left the ring: everything after it is here.
     complete_after: Place,
     position_before_first: Bytes,
+    /// What was joined last, since readers come in crowds.
+    run: Option<Run>,
 }
 
 impl Ring {
@@ -108,6 +114,7 @@ impl Ring {
             limits,
             complete_after,
             position_before_first: position,
+            run: None,
         }
     }
 
@@ -124,7 +131,8 @@ impl Ring {
         if full && entry.message.is_none() && self.entries.front().is_some_and(kept) {
             return;
         }
-        self.bytes += entry.encoded.len();
+        self.run = None;
+        self.bytes += entry.frame.len();
         self.messages += u64::from(entry.message.is_some());
         self.entries.push_back(entry);
         while self.entries.len() > self.limits.entries || self.bytes > self.limits.bytes {
@@ -138,7 +146,7 @@ impl Ring {
     fn drop_oldest(&mut self) {
         if let Some(oldest) = self.entries.pop_front() {
             self.first += 1;
-            self.bytes -= oldest.encoded.len();
+            self.bytes -= oldest.frame.len();
             if let Some((place, position)) = oldest.message {
                 self.messages_before_first += 1;
                 self.complete_after = place;
@@ -233,25 +241,52 @@ impl Ring {
             .clone()
     }
 
-    /// Copies what comes after the cursor to `out`, at most about `budget` bytes, and moves the
-    /// cursor. Nothing is copied when more than `threshold` messages are pending.
+    /// Answers what comes after the cursor, about `budget` bytes of it, and moves the cursor. Nothing
+    /// is read when more than `threshold` messages are pending.
     pub(crate) fn read(
-        &self,
+        &mut self,
         cursor: &mut Cursor,
-        reader: &SessionId,
-        threshold: u64,
-        budget: usize,
-        out: &mut Vec<Bytes>,
+        reader: &Author,
+        (threshold, budget): (u64, usize),
         tally: &mut Tally,
     ) -> Read {
         if cursor.next < self.first || self.pending(cursor) > threshold {
             return Read::Slow;
         }
-        let mut left = budget;
-        let start = usize::try_from(cursor.next - self.first).unwrap_or(usize::MAX);
-        for entry in self.entries.iter().skip(start) {
-            if left == 0 {
-                return Read::More;
+        let end = self.end();
+        if cursor.next >= cursor.live_from && end - cursor.next > 1 {
+            let run = match self.run.take().filter(|run| run.fits(cursor, end, budget)) {
+                Some(run) => run,
+                None => Run::join(cursor.next, self.from(cursor.next), budget),
+            };
+            let shared = run.read(cursor, reader, tally);
+            self.run = Some(run);
+            if let Some(frame) = shared {
+                return Read::Frame(frame, cursor.next < end);
+            }
+        }
+        self.read_alone(cursor, reader, budget, tally)
+    }
+
+    fn from(&self, next: u64) -> impl Iterator<Item = &Entry> {
+        let start = usize::try_from(next - self.first).unwrap_or(usize::MAX);
+        self.entries.iter().skip(start)
+    }
+
+    /// Without what is the reader's own, or over.
+    fn read_alone(
+        &self,
+        cursor: &mut Cursor,
+        reader: &Author,
+        budget: usize,
+        tally: &mut Tally,
+    ) -> Read {
+        let start = cursor.next;
+        let mut only = None;
+        let mut joined: Option<infrachat_proto::Frame> = None;
+        for entry in self.from(start) {
+            if joined.as_ref().is_some_and(|joined| joined.len() >= budget) {
+                break;
             }
             let over = entry.message.is_none() && cursor.next < cursor.live_from;
             cursor.next += 1;
@@ -259,15 +294,23 @@ impl Ring {
                 cursor.messages_before += 1;
                 cursor.position = position.clone();
             }
-            if !over && entry.author.as_ref() != Some(reader) {
-                left = left.saturating_sub(entry.encoded.len());
-                out.push(entry.encoded.clone());
-                if let Some(facts) = &entry.facts {
-                    tally.add(facts, cursor.next > cursor.live_from);
-                }
+            if over || entry.author.as_ref() == Some(reader) {
+                continue;
+            }
+            if let Some(facts) = &entry.facts {
+                tally.add(facts, cursor.next > cursor.live_from);
+            }
+            if cursor.next - start == 1 && cursor.next == self.end() {
+                only = Some(entry.frame.clone());
+            } else {
+                joined.get_or_insert_default().push(entry.event());
             }
         }
-        Read::Drained
+        let more = cursor.next < self.end();
+        match only.or_else(|| joined.map(infrachat_proto::Frame::finish)) {
+            Some(frame) => Read::Frame(frame, more),
+            None => Read::Nothing,
+        }
     }
 
     /// Moves a slow reader ahead, to `keep` messages before the newest.
@@ -287,204 +330,4 @@ impl Ring {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const EPOCH: Epoch = Epoch(1);
-
-    fn ring(entries: usize) -> Ring {
-        Ring::new(
-            RingLimits {
-                entries,
-                bytes: usize::MAX,
-            },
-            (EPOCH, Offset(0)),
-            Bytes::from_static(b"0"),
-        )
-    }
-
-    fn position(offset: u64) -> Bytes {
-        Bytes::from(offset.to_string())
-    }
-
-    fn message(offset: u64, author: Option<&SessionId>) -> Entry {
-        Entry {
-            encoded: position(offset),
-            author: author.cloned(),
-            message: Some(((EPOCH, Offset(offset)), position(offset))),
-            facts: None,
-        }
-    }
-
-    fn presence() -> Entry {
-        Entry {
-            encoded: Bytes::from_static(b"p"),
-            author: None,
-            message: None,
-            facts: None,
-        }
-    }
-
-    fn everything_stable() -> Place {
-        (Epoch(u64::MAX), Offset(u64::MAX))
-    }
-
-    fn read_all(ring: &Ring, cursor: &mut Cursor, reader: &SessionId) -> Vec<Bytes> {
-        let mut out = Vec::new();
-        assert_eq!(
-            ring.read(
-                cursor,
-                reader,
-                u64::MAX,
-                usize::MAX,
-                &mut out,
-                &mut Tally::default()
-            ),
-            Read::Drained
-        );
-        out
-    }
-
-    #[test]
-    fn the_author_gets_no_echo_and_others_do() {
-        let (me, other) = (SessionId::from_text("me"), SessionId::from_text("other"));
-        let mut ring = ring(10);
-        let mut cursor = ring.tail();
-        ring.append(message(1, Some(&me)), everything_stable());
-        assert!(read_all(&ring, &mut cursor.clone(), &me).is_empty());
-        assert_eq!(read_all(&ring, &mut cursor, &other), [position(1)]);
-    }
-
-    #[test]
-    fn a_slow_reader_learns_exactly_what_it_missed() {
-        let me = SessionId::from_text("me");
-        let mut ring = ring(100);
-        let mut cursor = ring.tail();
-        (1..=20).for_each(|offset| ring.append(message(offset, None), everything_stable()));
-        let mut out = Vec::new();
-        assert_eq!(
-            ring.read(
-                &mut cursor,
-                &me,
-                10,
-                usize::MAX,
-                &mut out,
-                &mut Tally::default()
-            ),
-            Read::Slow
-        );
-        assert!(out.is_empty());
-        let skipped = ring.skip_ahead(&mut cursor, 5);
-        assert_eq!(
-            skipped,
-            Skipped {
-                missed: 15,
-                from: position(0),
-                to: position(15)
-            }
-        );
-        assert_eq!(
-            read_all(&ring, &mut cursor, &me),
-            (16..=20).map(position).collect::<Vec<_>>()
-        );
-    }
-
-    #[test]
-    fn a_reader_that_the_ring_overtook_is_slow() {
-        let me = SessionId::from_text("me");
-        let mut ring = ring(3);
-        let mut cursor = ring.tail();
-        (1..=5).for_each(|offset| ring.append(message(offset, None), everything_stable()));
-        assert_eq!(
-            ring.read(
-                &mut cursor,
-                &me,
-                1_000,
-                usize::MAX,
-                &mut Vec::new(),
-                &mut Tally::default()
-            ),
-            Read::Slow
-        );
-        assert_eq!(ring.skip_ahead(&mut cursor, 100).missed, 2);
-    }
-
-    #[test]
-    fn what_history_lacks_stays_in_the_ring() {
-        let mut ring = ring(2);
-        for offset in 1..=5 {
-            ring.append(message(offset, None), (EPOCH, Offset(1)));
-        }
-        assert!(
-            ring.after((EPOCH, Offset(1))).is_some(),
-            "2 to 5 are still there"
-        );
-        assert!(ring.after((EPOCH, Offset(0))).is_none(), "1 is gone");
-    }
-
-    #[test]
-    fn a_place_in_an_older_epoch_is_behind_everything_newer() {
-        let mut ring = Ring::new(
-            RingLimits {
-                entries: 10,
-                bytes: usize::MAX,
-            },
-            (Epoch(1), Offset(4)),
-            Bytes::from_static(b"x"),
-        );
-        ring.append(
-            Entry {
-                message: Some(((Epoch(2), Offset(1)), position(1))),
-                ..message(1, None)
-            },
-            everything_stable(),
-        );
-        assert!(ring.after((Epoch(1), Offset(3))).is_none());
-        let mut cursor = ring
-            .after((Epoch(1), Offset(9)))
-            .expect("nothing after it is missing");
-        assert_eq!(
-            read_all(&ring, &mut cursor, &SessionId::from_text("r")).len(),
-            1
-        );
-    }
-
-    proptest! {
-        /// Whatever is appended, and wherever a reader starts, it reads every message after its place
-        /// once and in order, or learns how many it missed.
-        #[test]
-        fn read_and_missed_add_up(
-            capacity in 1_usize..20, start in 0_u64..30, kinds in prop::collection::vec(any::<bool>(), 1..60),
-            budget in 1_usize..20, threshold in 1_u64..30,
-        ) {
-            let me = SessionId::from_text("me");
-            let mut ring = ring(capacity);
-            let mut offset = 0;
-            for is_message in kinds {
-                if is_message {
-                    offset += 1;
-                    ring.append(message(offset, None), everything_stable());
-                } else {
-                    ring.append(presence(), everything_stable());
-                }
-            }
-            let start = start.min(offset);
-            let Some(mut cursor) = ring.after((EPOCH, Offset(start))) else { return Ok(()) };
-            let mut out = Vec::new();
-            let mut missed = 0;
-            loop {
-                match ring.read(&mut cursor, &me, threshold, budget, &mut out, &mut Tally::default()) {
-                    Read::Drained => break,
-                    Read::More => {}
-                    Read::Slow => missed += ring.skip_ahead(&mut cursor, usize::try_from(threshold / 2).expect("small")).missed,
-                }
-            }
-            let read: Vec<u64> = out.iter().filter_map(|bytes| std::str::from_utf8(bytes).ok()?.parse().ok()).collect();
-            prop_assert_eq!(read.len() as u64 + missed, offset - start);
-            prop_assert!(read.windows(2).all(|pair| pair[0] + 1 == pair[1]));
-            prop_assert_eq!(cursor.position, position(offset));
-        }
-    }
-}
+mod tests;

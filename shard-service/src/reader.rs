@@ -1,77 +1,75 @@
-//! Who reads a channel, and how the sleeping are woken.
+//! One session reading one channel, and how it is woken when it sleeps.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use tokio::sync::Notify;
+use bytes::Bytes;
 
-/// A session's ear: which of its channels have something to read.
-#[derive(Debug, Default)]
-pub(crate) struct Ear {
-    ready: Mutex<VecDeque<u64>>,
-    notify: Notify,
+use crate::{
+    channel::Channel,
+    log::{Cursor, Read},
+    outlet::{FRAME, Outlet},
+    partition::Partition,
+    session::Note,
+    tally::Tally,
+};
+
+/// A reader.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    outlet: Arc<Outlet>,
+    /// The session's own number for it.
+    number: u64,
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) partition: Arc<Partition>,
+    queued: AtomicBool,
+    /// Messages of the log that are behind it.
+    read: AtomicU64,
+    place: Mutex<Place>,
 }
 
-impl Ear {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<u64>> {
-        self.ready
+#[derive(Debug)]
+struct Place {
+    /// None: nobody knows yet where it starts.
+    cursor: Option<Cursor>,
+    /// The session has something to do first; nothing is read meanwhile.
+    held: bool,
+}
+
+impl Reader {
+    /// A reader, held until the session releases it.
+    pub(crate) fn new(
+        outlet: &Arc<Outlet>,
+        number: u64,
+        (partition, channel): (Arc<Partition>, Arc<Channel>),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            outlet: Arc::clone(outlet),
+            number,
+            channel,
+            partition,
+            queued: AtomicBool::new(false),
+            read: AtomicU64::new(u64::MAX),
+            place: Mutex::new(Place {
+                cursor: None,
+                held: true,
+            }),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.place
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The next channel to read, by the session's own number for it.
-    pub(crate) fn take(&self) -> Option<u64> {
-        self.lock().pop_front()
-    }
-
-    /// Whether anything is ready.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    /// Waits until something may be ready.
-    pub(crate) async fn heard(&self) {
-        self.notify.notified().await;
-    }
-}
-
-/// One session reading one channel.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    ear: Arc<Ear>,
-    number: u64,
-    queued: AtomicBool,
-    /// Messages of the log that are behind it.
-    read: AtomicU64,
-}
-
-impl Reader {
-    pub(crate) fn new(ear: Arc<Ear>, number: u64) -> Arc<Self> {
-        Arc::new(Self {
-            ear,
-            number,
-            queued: AtomicBool::new(false),
-            // Nobody knows yet where it starts.
-            read: AtomicU64::new(u64::MAX),
-        })
-    }
-
     /// Only the sleeping are woken: one that is queued will look anyway.
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(self: &Arc<Self>) {
         if !self.queued.swap(true, Ordering::AcqRel) {
-            self.ear.lock().push_back(self.number);
-            self.ear.notify.notify_one();
+            self.outlet.ready(Arc::clone(self));
         }
-    }
-
-    /// Says how many messages of the log are behind it.
-    pub(crate) fn has_read(&self, messages: u64) {
-        self.read.store(messages, Ordering::Relaxed);
     }
 
     /// How many of so many messages are before it.
@@ -79,8 +77,59 @@ impl Reader {
         messages.saturating_sub(self.read.load(Ordering::Relaxed))
     }
 
-    /// To be called before reading, so that what is appended meanwhile queues it again.
-    pub(crate) fn about_to_read(&self) {
+    /// Says where it goes on, without reading yet.
+    pub(crate) fn place_at(&self, cursor: Cursor) {
+        self.read.store(cursor.messages_before, Ordering::Relaxed);
+        self.lock().cursor = Some(cursor);
+    }
+
+    /// Where it would go on.
+    pub(crate) fn cursor(&self) -> Option<Cursor> {
+        self.lock().cursor.clone()
+    }
+
+    /// Reads on, or for the first time.
+    pub(crate) fn release(self: &Arc<Self>) {
+        self.lock().held = false;
+        self.wake();
+    }
+
+    /// What comes next, if anything does. Whatever else there is to do, the session is told.
+    pub(crate) fn read(self: &Arc<Self>, tally: &mut Tally) -> Option<Bytes> {
+        // Before reading, so that what is appended meanwhile queues it again.
         self.queued.store(false, Ordering::Release);
+        let mut place = self.lock();
+        if !self.partition.is_open() {
+            place.held = true;
+            self.outlet.mailbox.send(Note::Moved(self.number));
+            return None;
+        }
+        let Place {
+            cursor: Some(cursor),
+            held: false,
+        } = &mut *place
+        else {
+            return None;
+        };
+        let threshold = self.outlet.parts.tuning.slow_reader_pending;
+        let read = self
+            .channel
+            .read(cursor, &self.outlet.reader, (threshold, FRAME), tally);
+        self.read.store(cursor.messages_before, Ordering::Relaxed);
+        match read {
+            Read::Nothing => None,
+            Read::Frame(frame, more) => {
+                drop(place);
+                if more {
+                    self.wake();
+                }
+                Some(frame)
+            }
+            Read::Slow => {
+                place.held = true;
+                self.outlet.mailbox.send(Note::Slow(self.number));
+                None
+            }
+        }
     }
 }

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use infrachat_bus::{ConsumeLimits, Consumer, Delivery, Subscription};
 use infrachat_control::DeadLetters;
 use infrachat_proto::{
@@ -429,6 +428,5 @@ fn typing(channel: &Channel, event: bus::TypingEvent) {
         channel: channel.name.to_string(),
         user: event.user,
     });
-    let encoded: Bytes = infrachat_proto::event_entry(kind);
-    channel.append_passing(encoded, Some(SessionId::from_text(&event.session_id)));
+    channel.append_passing(kind, Some(SessionId::from_text(&event.session_id)));
 }

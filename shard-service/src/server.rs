@@ -6,7 +6,6 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use infrachat_bus::{BusError, Subscription, Topic};
 use infrachat_control::Hearing;
 use infrachat_identity::Revocations;
-use infrachat_proto::chat::v1::server::chat_service_server::ChatServiceServer;
 use infrachat_runtime::{BindError, Listener, ServeError, ServeSettings};
 use infrachat_types::{CloseCode, OriginId, Region};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,7 +16,7 @@ use crate::{
     config::{BadTuning, ShardConfig},
     control,
     counted::{COUNTED, Source},
-    grpc::Chat,
+    gate::Gate,
     history::HistoryBudget,
     observe::{self, Lag, ShardStanding},
     ownership,
@@ -168,14 +167,10 @@ impl Shard {
         let hearing = async move { follower.run(&Hearing::Pull, address).await };
         background.spawn(end.clone().run_until_cancelled_owned(hearing));
         let owning = background.spawn(ownership::run(Arc::clone(&parts), stop.clone()));
-        let chat = Chat {
-            parts: Arc::clone(&parts),
-            sessions: sessions.clone(),
-        };
         let (health, health_service) = tonic_health::server::health_reporter();
-        health.set_serving::<ChatServiceServer<Chat>>().await;
+        health.set_serving::<Gate>().await;
         let mut routes =
-            tonic::service::Routes::new(ChatServiceServer::new(chat)).add_service(health_service);
+            tonic::service::Routes::new(Gate::new(&parts, &sessions)).add_service(health_service);
         let healthz = axum::routing::get(async || "ok\n");
         *routes.axum_router_mut() =
             std::mem::take(routes.axum_router_mut()).route("/healthz", healthz);
@@ -192,7 +187,7 @@ impl Shard {
             COUNTED.draining.set(0);
             stop.cancelled().await;
             COUNTED.draining.set(1);
-            health.set_not_serving::<ChatServiceServer<Chat>>().await;
+            health.set_not_serving::<Gate>().await;
             drain(&parts, owning, &sessions).await;
             closed.cancel();
         };

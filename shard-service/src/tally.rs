@@ -43,12 +43,30 @@ impl Tally {
         if !live {
             return;
         }
+        self.note_live(facts);
+        if let Some(trace) = &facts.trace {
+            self.traced.push((Arc::clone(trace), facts.appended));
+        }
+    }
+
+    /// Notes what another has noted.
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        for (source, more) in &other.by_source {
+            match self.by_source.iter_mut().find(|(known, _)| known == source) {
+                Some((_, count)) => *count += more,
+                None => self.by_source.push((*source, *more)),
+            }
+        }
+        if let Some(oldest) = &other.oldest {
+            self.note_live(oldest);
+        }
+        self.traced.extend_from_slice(&other.traced);
+    }
+
+    fn note_live(&mut self, facts: &Facts) {
         let older = |oldest: &Facts| oldest.appended <= facts.appended;
         if !self.oldest.as_ref().is_some_and(older) {
             self.oldest = Some(facts.clone());
-        }
-        if let Some(trace) = &facts.trace {
-            self.traced.push((Arc::clone(trace), facts.appended));
         }
     }
 

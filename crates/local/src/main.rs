@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use infrachat_bus::FabricConfig;
 use infrachat_local::{LocalConfig, LocalStack, Ports, RegionConfig};
+use infrachat_shard::Tuning;
 use infrachat_types::{Region, WallClock};
 
 // glibc keeps the 19 MiB of every password hash in one of its many arenas: after a few hundred sign-ins
@@ -29,6 +30,9 @@ struct Options {
     /// Which log lines to write, as in `RUST_LOG`.
     #[arg(long, env = "RUST_LOG", default_value = "warn")]
     log: String,
+    /// Sizes, limits and times of the shards.
+    #[command(flatten)]
+    tuning: Tuning,
 }
 
 /// "120", or "120ms".
@@ -67,6 +71,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let config = LocalConfig {
         host: options.host,
         fabric,
+        tuning: options.tuning,
         ..LocalConfig::two_regions(regions)
     };
     let stack = LocalStack::start(config).await?;

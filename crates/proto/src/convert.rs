@@ -22,6 +22,55 @@ pub fn event_entry(kind: chat::server_event::Kind) -> Bytes {
     entry.freeze()
 }
 
+/// Bytes of a gRPC message before its content.
+pub const FRAME_HEADER: usize = 5;
+
+/// A gRPC message with a `ServerBatch`, put together of entries that are encoded already.
+#[derive(Debug)]
+pub struct Frame(BytesMut);
+
+impl Default for Frame {
+    fn default() -> Self {
+        // Not compressed; the length follows once it is known.
+        Self(BytesMut::zeroed(FRAME_HEADER))
+    }
+}
+
+impl Frame {
+    /// Adds an entry.
+    pub fn push(&mut self, entry: &[u8]) {
+        self.0.extend_from_slice(entry);
+    }
+
+    /// Bytes of the entries so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len() - FRAME_HEADER
+    }
+
+    /// Whether there is no entry.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn finish(mut self) -> Bytes {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        self.0[1..FRAME_HEADER].copy_from_slice(&length.to_be_bytes());
+        self.0.freeze()
+    }
+}
+
+/// A message with one event.
+#[must_use]
+pub fn event_frame(kind: chat::server_event::Kind) -> Bytes {
+    let mut frame = Frame::default();
+    frame.push(&event_entry(kind));
+    frame.finish()
+}
+
 /// A message for the wire, with its place in the stream.
 #[must_use]
 pub fn message_to_wire(message: &Message, position: Bytes) -> chat::Message {

@@ -7,7 +7,8 @@ mod refusal;
 
 pub use address::uri_of;
 pub use convert::{
-    channel_from_wire, channel_to_wire, event_entry, message_from_wire, message_to_wire,
+    FRAME_HEADER, Frame, channel_from_wire, channel_to_wire, event_entry, event_frame,
+    message_from_wire, message_to_wire,
 };
 pub use refusal::Refusal;
 

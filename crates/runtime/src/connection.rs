@@ -24,6 +24,9 @@ pub(crate) enum Carrier {
     Local(DuplexStream),
 }
 
+/// Bytes that are written as one piece.
+const SMALL: usize = 1024;
+
 /// A connection that is counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -102,6 +105,17 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if length <= SMALL {
+            // Copying so little costs less than having the kernel gather it.
+            let mut small = [0; SMALL];
+            let mut end = 0;
+            for slice in slices {
+                small[end..end + slice.len()].copy_from_slice(slice);
+                end += slice.len();
+            }
+            return self.poll_write(context, &small[..end]);
+        }
         match &mut self.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Carrier::Local(stream) => Pin::new(stream).poll_write_vectored(context, slices),

@@ -3,8 +3,10 @@
 mod connection;
 mod exit;
 mod listener;
+mod serving;
 pub mod signals;
 pub mod telemetry;
 
 pub use exit::exit_code;
 pub use listener::{BindError, Listener, ServeError, ServeSettings};
+pub use serving::Hangup;

@@ -1,20 +1,24 @@
 //! One port for gRPC and plain HTTP, bound before anything is promised.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
-use futures::StreamExt as _;
-use tokio::{io::DuplexStream, net::TcpListener, sync::mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
+use tokio::{
+    io::DuplexStream,
+    net::{TcpListener, TcpSocket},
+    sync::mpsc,
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
+use tower::Layer as _;
 
 use crate::{
     connection::{CONNECTIONS, Carrier, Connection},
+    serving,
     telemetry::requests::RequestSpans,
 };
+
+/// Wait after a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a port could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ pub struct BindError {
 #[error("serving on {address} failed: {source}")]
 pub struct ServeError {
     address: SocketAddr,
-    source: tonic::transport::Error,
+    source: std::io::Error,
 }
 
 /// Limits of a service's connections.
@@ -55,13 +59,44 @@ impl Default for ServeSettings {
     }
 }
 
+/// Connections that may wait to be accepted, as far as the system lets them: all clients of another
+/// shard may come at once, and who finds no place tries again after a second or more.
+const BACKLOG: u32 = 16_384;
+
+/// Bytes that the kernel takes of a connection whose other side does not read; by itself it would take
+/// megabytes.
+const SEND_BUFFER: u32 = 64 * 1024;
+
+async fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let mut failure = None;
+    for address in tokio::net::lookup_host(address).await? {
+        let bound = || {
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            socket.set_reuseaddr(true)?;
+            // Each connection that is accepted has it from here.
+            socket.set_send_buffer_size(SEND_BUFFER)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        };
+        match bound() {
+            Ok(listener) => return Ok(listener),
+            Err(err) => failure = Some(err),
+        }
+    }
+    Err(failure.unwrap_or_else(|| std::io::Error::other("the name has no address")))
+}
+
 /// Binds "host:port", and says where that is.
 pub(crate) async fn bind(address: &str) -> Result<(TcpListener, SocketAddr), BindError> {
     let failed = |source| BindError {
         address: address.to_owned(),
         source,
     };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listen(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }
@@ -77,6 +112,23 @@ pub struct Listener {
 enum Incoming {
     Tcp(TcpListener),
     Local(mpsc::Receiver<DuplexStream>),
+}
+
+impl Incoming {
+    async fn accept(&mut self) -> std::io::Result<Carrier> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Carrier::Tcp(stream))
+            }
+            Self::Local(connections) => match connections.recv().await {
+                Some(stream) => Ok(Carrier::Local(stream)),
+                // Nobody can connect any more.
+                None => std::future::pending().await,
+            },
+        }
+    }
 }
 
 impl Listener {
@@ -112,7 +164,7 @@ impl Listener {
     /// versions, until `stop` and the end of open calls, or the grace after it.
     ///
     /// # Errors
-    /// When the listener fails.
+    /// When the port can't be listened on any more.
     pub async fn serve(
         self,
         routes: Routes,
@@ -122,37 +174,35 @@ impl Listener {
         let address = self.address;
         let open = metrics::gauge!(CONNECTIONS);
         open.set(0.0);
-        let incoming = match self.incoming {
-            Incoming::Tcp(listener) => TcpIncoming::from(listener)
-                .with_nodelay(Some(true))
-                .map(|accepted| accepted.map(Carrier::Tcp))
-                .left_stream(),
-            Incoming::Local(connections) => ReceiverStream::new(connections)
-                .map(|stream| Ok(Carrier::Local(stream)))
-                .right_stream(),
-        };
-        let incoming = incoming
-            .map(move |accepted| accepted.map(|carrier| Connection::new(carrier, open.clone())));
-        let serving = Server::builder()
-            .accept_http1(true)
-            .max_concurrent_streams(settings.max_streams_per_connection)
-            .initial_stream_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.stream_window * 4)
-            .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .layer(RequestSpans)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-        let deadline = async {
-            stop.cancelled().await;
-            tokio::time::sleep(settings.grace).await;
-        };
-        tokio::select! {
-            served = serving => served.map_err(|source| ServeError { address, source }),
-            () = deadline => {
-                tracing::warn!(%address, grace = ?settings.grace, "calls were still open at the end of the grace");
-                Ok(())
+        let service = RequestSpans.layer(routes.prepare());
+        let connections = TaskTracker::new();
+        let mut incoming = self.incoming;
+        let accepting = async {
+            loop {
+                let carrier = match incoming.accept().await {
+                    Ok(carrier) => carrier,
+                    Err(err) if err.kind() == ErrorKind::InvalidInput => return Err(err),
+                    Err(err) => {
+                        // Of one connection, or of all for as long as there are no more files.
+                        tracing::warn!(%address, %err, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    }
+                };
+                let connection = Connection::new(carrier, open.clone());
+                let serving = serving::serve(connection, service.clone(), settings, stop.clone());
+                connections.spawn(serving);
             }
+        };
+        let accepted = stop.run_until_cancelled(accepting).await.unwrap_or(Ok(()));
+        drop(incoming);
+        connections.close();
+        if tokio::time::timeout(settings.grace, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(%address, grace = ?settings.grace, "calls were still open at the end of the grace");
         }
+        accepted.map_err(|source| ServeError { address, source })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use infrachat_presence::Seat;
 use infrachat_proto::{
     Refusal,
@@ -12,15 +11,12 @@ use infrachat_types::{ChannelName, CloseCode, ErrorCode, SessionId, SlowReaderPo
 use metrics::Counter;
 
 use super::{
-    Session,
+    Note, Session,
     catch_up::{self, Replay},
 };
 use crate::{
     access::channel_name,
-    channel::Channel,
     counted::COUNTED,
-    log::{Cursor, Read},
-    partition::Partition,
     parts::in_time,
     presence::{self, Roster},
     reader::Reader,
@@ -32,10 +28,7 @@ const MOVING: Duration = Duration::from_millis(200);
 /// A session's seat in a channel.
 #[derive(Debug)]
 pub(super) struct Seated {
-    pub(super) channel: Arc<Channel>,
-    pub(super) partition: Arc<Partition>,
-    reader: Arc<Reader>,
-    cursor: Cursor,
+    pub(super) reader: Arc<Reader>,
     policy: SlowReaderPolicy,
     /// Read from history first.
     replay: Option<Replay>,
@@ -93,10 +86,10 @@ impl Session {
             chat::SlowReaderPolicy::Unspecified => record.channel.slow_reader,
         };
         // Woken from here on, so that nothing appended after the cursor was chosen is overlooked.
-        let reader = Reader::new(Arc::clone(&self.ear), self.next_number);
+        let place = (Arc::clone(&partition), Arc::clone(&channel));
+        let reader = Reader::new(&self.outlet, self.next_number, place);
         channel.add_reader(Arc::clone(&reader));
         let start = catch_up::start(&self.parts, &channel, &join);
-        reader.has_read(start.cursor.messages_before());
         let seat = Seat {
             user: self.user.clone(),
             region: self.parts.region.clone(),
@@ -108,13 +101,15 @@ impl Session {
         if let Some(gap) = start.gap {
             self.say(Kind::Gap(gap));
         }
-        reader.wake();
+        reader.place_at(start.cursor);
+        if start.replay.is_some() {
+            self.replaying.push_back(self.next_number);
+        } else {
+            reader.release();
+        }
         self.numbers.insert(name, self.next_number);
         let seated = Seated {
-            channel,
-            partition,
             reader,
-            cursor: start.cursor,
             policy,
             replay: start.replay,
             seat,
@@ -176,75 +171,71 @@ impl Session {
         else {
             return;
         };
-        seated.channel.remove_reader(&seated.reader);
+        seated.reader.channel.remove_reader(&seated.reader);
         let parts = Arc::clone(&self.parts);
         // Off the session's way: it may be ending, and presence may be slow.
         self.parts.tasks.spawn(async move {
-            presence::depart(&parts, &seated.partition, &seated.channel, &seated.seat).await;
+            let reader = &seated.reader;
+            presence::depart(&parts, &reader.partition, &reader.channel, &seated.seat).await;
         });
     }
 
-    /// Reads on in a channel that has something to read; answers whether history was asked for it.
-    pub(super) async fn read_channel(
-        &mut self,
-        number: u64,
-        budget: usize,
-        out: &mut Vec<Bytes>,
-    ) -> bool {
+    /// A channel's partition is another shard's now.
+    pub(super) fn moved(&mut self, number: u64) {
         // Left in the meantime.
-        let Some(seated) = self.channels.get_mut(&number) else {
-            return false;
+        let Some(seated) = self.channels.get(&number) else {
+            return;
         };
-        seated.reader.about_to_read();
-        if !seated.partition.is_open() {
-            let name = seated.channel.name.clone();
-            let partition = seated.partition.number;
-            self.give_up_seat(&name);
-            self.redirect(&name, partition, "the channel moved to another shard");
-            return false;
-        }
-        if let Some(replay) = &mut seated.replay {
-            let step = catch_up::step(&self.parts, &seated.channel, replay, &seated.cursor);
-            match in_time(step).await {
-                Ok(step) => {
-                    out.extend(step.entries);
-                    if let Some(cursor) = step.live {
-                        seated.cursor = cursor;
-                        seated.replay = None;
-                    }
-                    seated.reader.wake();
-                }
-                Err(err) => {
-                    tracing::warn!(session = %self.id, %err, "history can't be read; trying again");
-                    let reader = Arc::clone(&seated.reader);
-                    self.parts.tasks.spawn(async move {
-                        tokio::time::sleep(MOVING).await;
-                        reader.wake();
-                    });
-                }
-            }
-            return true;
-        }
-        let threshold = self.parts.tuning.slow_reader_pending;
-        let (cursor, tally) = (&mut seated.cursor, &mut self.tally);
-        let read = seated
-            .channel
-            .read(cursor, &self.id, threshold, budget, out, tally);
-        seated.reader.has_read(seated.cursor.messages_before());
-        match read {
-            Read::Drained => {}
-            Read::More => seated.reader.wake(),
-            Read::Slow => self.slow(number, out).await,
-        }
-        false
+        let name = seated.reader.channel.name.clone();
+        let partition = seated.reader.partition.number;
+        self.give_up_seat(&name);
+        self.redirect(&name, partition, "the channel moved to another shard");
     }
 
-    /// The reader is too far behind in a channel.
-    async fn slow(&mut self, number: u64, out: &mut Vec<Bytes>) {
+    /// Reads a page of history for a channel that is replayed; others have their turn after it.
+    pub(super) async fn replay_on(&mut self) {
+        let Some(number) = self.replaying.pop_front() else {
+            return;
+        };
         let Some(seated) = self.channels.get_mut(&number) else {
             return;
         };
-        let name = seated.channel.name.clone();
+        let (Some(replay), Some(cursor)) = (&mut seated.replay, seated.reader.cursor()) else {
+            return;
+        };
+        let step = catch_up::step(&self.parts, &seated.reader.channel, replay, &cursor);
+        match in_time(step).await {
+            Ok(step) => {
+                step.entries
+                    .into_iter()
+                    .for_each(|entry| self.outlet.say(entry));
+                match step.live {
+                    Some(cursor) => {
+                        seated.replay = None;
+                        seated.reader.place_at(cursor);
+                        seated.reader.release();
+                    }
+                    None => self.replaying.push_back(number),
+                }
+            }
+            Err(err) => {
+                tracing::warn!(session = %self.id, %err, "history can't be read; trying again");
+                let mailbox = self.mailbox.clone();
+                self.parts.tasks.spawn(async move {
+                    tokio::time::sleep(MOVING).await;
+                    mailbox.send(Note::Replay(number));
+                });
+            }
+        }
+    }
+
+    /// The reader is too far behind in a channel.
+    pub(super) async fn slow(&mut self, number: u64) {
+        let Some(seated) = self.channels.get(&number) else {
+            return;
+        };
+        let reader = Arc::clone(&seated.reader);
+        let name = reader.channel.name.clone();
         if seated.policy == SlowReaderPolicy::Disconnect {
             COUNTED.slow_disconnected.increment(1);
             let reason =
@@ -252,12 +243,15 @@ impl Session {
             return self.close((CloseCode::SlowConsumer, reason));
         }
         let keep = usize::try_from(self.parts.tuning.slow_reader_pending / 2).unwrap_or(usize::MAX);
-        let skipped = seated.channel.skip_ahead(&mut seated.cursor, keep);
-        seated.reader.wake();
+        let Some(mut cursor) = reader.cursor() else {
+            return;
+        };
+        let skipped = reader.channel.skip_ahead(&mut cursor, keep);
+        reader.place_at(cursor);
         COUNTED.slow_skipped.increment(1);
         COUNTED.slow_reader.count(skipped.missed);
         tracing::debug!(session = %self.id, channel = %name, missed = skipped.missed, "a slow reader skipped ahead");
-        out.push(infrachat_proto::event_entry(Kind::Gap(chat::Gap {
+        self.say(Kind::Gap(chat::Gap {
             channel: name.to_string(),
             from: skipped.from,
             to: skipped.to,
@@ -266,22 +260,21 @@ impl Session {
             reason:
                 "messages came faster than they were read: read the missed ones with GetHistory"
                     .to_owned(),
-        })));
+        }));
         // Comings and goings may have been skipped as well.
         let roster = presence::roster(&self.parts, &name).await;
-        out.push(infrachat_proto::event_entry(Kind::Presence(
-            chat::Presence {
-                channel: name.to_string(),
-                came: roster
-                    .present
-                    .into_iter()
-                    .map(|member| member.user)
-                    .collect(),
-                went: Vec::new(),
-                present_count: u32::try_from(roster.count).unwrap_or(u32::MAX),
-                snapshot: true,
-            },
-        )));
+        self.say(Kind::Presence(chat::Presence {
+            channel: name.to_string(),
+            came: roster
+                .present
+                .into_iter()
+                .map(|member| member.user)
+                .collect(),
+            went: Vec::new(),
+            present_count: u32::try_from(roster.count).unwrap_or(u32::MAX),
+            snapshot: true,
+        }));
+        reader.release();
     }
 }
 

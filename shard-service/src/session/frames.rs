@@ -1,5 +1,7 @@
 //! What a client sends, one frame at a time, and what the shard tells the session.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use infrachat_proto::{
     Refusal,
@@ -80,7 +82,7 @@ impl Session {
     /// A message was not taken, and will come again: what is said after it must not pass it.
     fn hold_back_after(&mut self, name: &str, id: &[u8]) {
         if let (Ok(seated), Ok(id)) = (self.seated(name), ClientMessageId::from_bytes(id)) {
-            seated.channel.refuse(&self.user, id);
+            seated.reader.channel.refuse(&self.user, id);
         }
     }
 
@@ -91,7 +93,10 @@ impl Session {
             return Err(Refusal::new(ErrorCode::TooManyInFlight, text));
         }
         let seated = self.seated(&publish.channel)?;
-        let (partition, channel) = (seated.partition.clone(), seated.channel.clone());
+        let (partition, channel) = (
+            Arc::clone(&seated.reader.partition),
+            Arc::clone(&seated.reader.channel),
+        );
         if let Err(early) = self.limiter.check() {
             COUNTED.publishes_limited.increment(1);
             let wait = early.wait_time_from(governor::clock::Clock::now(self.limiter.clock()));
@@ -114,7 +119,10 @@ impl Session {
             Ok(seated) => seated,
             Err(refusal) => return self.refuse(refusal, name),
         };
-        let (partition, channel) = (seated.partition.clone(), seated.channel.clone());
+        let (partition, channel) = (
+            Arc::clone(&seated.reader.partition),
+            Arc::clone(&seated.reader.channel),
+        );
         // Not worth an answer: typing is dropped under load.
         if self.limiter.check().is_err() {
             return;
@@ -151,7 +159,7 @@ impl Session {
     }
 
     /// Tells the client what the rest of the shard has to say.
-    pub(super) fn note(&mut self, note: Note) {
+    pub(super) async fn note(&mut self, note: Note) {
         let kind = match note {
             Note::Acked {
                 channel,
@@ -206,6 +214,9 @@ impl Session {
                 reason: "the shard stops: connect to another".to_owned(),
                 resume_endpoint: String::new(),
             }),
+            Note::Slow(number) => return self.slow(number).await,
+            Note::Moved(number) => return self.moved(number),
+            Note::Replay(number) => return self.replaying.push_back(number),
             Note::Close(code, reason) => return self.close((code, reason.to_owned())),
         };
         self.say(kind);

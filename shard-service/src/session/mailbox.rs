@@ -31,6 +31,12 @@ pub(crate) enum Note {
     Degraded { part: &'static str, degraded: bool },
     /// The shard stops soon.
     GoAway { reconnect_after: Duration },
+    /// A reader fell too far behind.
+    Slow(u64),
+    /// A reader's partition is another shard's now.
+    Moved(u64),
+    /// Look again for what a channel that is replayed has.
+    Replay(u64),
     /// Close now.
     Close(CloseCode, &'static str),
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use governor::{
     Quota, RateLimiter,
     middleware::NoOpMiddleware,
@@ -21,9 +21,10 @@ use governor::{
 };
 use infrachat_identity::TokioClock;
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
+use infrachat_runtime::Hangup;
 use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName};
 use tokio::{sync::mpsc, time::Instant};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Streaming};
 
 pub(crate) use self::mailbox::{Mailbox, Note};
 use self::{
@@ -32,21 +33,14 @@ use self::{
 };
 use crate::{
     counted::{CLIENT_LEFT, CONNECTION_LOST, COUNTED},
+    outlet::{self, Outlet},
     parts::Parts,
-    reader::Ear,
     registry::SessionHandle,
-    tally::Tally,
+    run::Author,
 };
-
-/// What a client is sent, frame by frame.
-pub(crate) type Outbound = mpsc::Sender<Result<Bytes, Status>>;
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>;
 
-/// About the most bytes of one frame.
-const FRAME: usize = 32 * 1024;
-/// Answers that may wait to be sent before the session stops listening.
-const OUTBOX: usize = 256;
 /// A burst of publishes may be this many times the rate of a second.
 const BURST: NonZeroU32 = NonZeroU32::new(4).unwrap();
 /// How long a closed session is given to hear why.
@@ -62,63 +56,97 @@ pub(crate) struct Session {
     heartbeat: Heartbeat,
     mailbox: Mailbox,
     notes: mpsc::UnboundedReceiver<Note>,
-    ear: Arc<Ear>,
+    outlet: Arc<Outlet>,
     channels: HashMap<u64, Seated>,
     numbers: HashMap<ChannelName, u64>,
     next_number: u64,
-    /// Encoded answers, to be sent before anything from a channel.
-    outbox: VecDeque<Bytes>,
+    /// Channels that are read from history first.
+    replaying: VecDeque<u64>,
     in_flight: usize,
     limiter: Limiter,
     last_heard: Instant,
-    /// Since when something waits that can't be sent.
-    blocked_since: Option<Instant>,
+    /// Since when something waits to be sent and nothing is: the frames taken until then.
+    stuck: Option<(u64, Instant)>,
     /// Set once `Close` was queued: when to end at the latest.
     closing: Option<Instant>,
     closed_as: Option<CloseCode>,
-    tally: Tally,
+}
+
+/// A stream's session, to be run, and the body of its response.
+pub(crate) fn open(
+    parts: &Arc<Parts>,
+    inbound: Streaming<Bytes>,
+    hangup: Option<Hangup>,
+) -> (impl Future<Output = ()> + Send + use<>, outlet::Body) {
+    let id = SessionId::random();
+    let (mailbox, notes) = Mailbox::new();
+    let outlet = Outlet::new(parts, Author::new(id), mailbox);
+    let body = outlet::Body::new(Arc::clone(&outlet));
+    (serve(outlet, notes, inbound, hangup), body)
 }
 
 /// Serves a stream to its end.
-pub(crate) async fn serve(parts: Arc<Parts>, mut inbound: Streaming<Bytes>, outbound: Outbound) {
-    let admitted = match handshake::admit(&parts, &mut inbound).await {
-        Ok(Some(admitted)) => admitted,
-        Ok(None) => return,
-        Err(closing) => return turn_away(&outbound, &closing).await,
+async fn serve(
+    outlet: Arc<Outlet>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    mut inbound: Streaming<Bytes>,
+    hangup: Option<Hangup>,
+) {
+    if let Err(closing) = admit_and_run(&outlet, notes, &mut inbound).await {
+        COUNTED.closed(closing.0.as_str());
+        outlet.say(infrachat_proto::event_entry(Kind::Close(close_event(
+            &closing,
+        ))));
+    }
+    outlet.end();
+    let drained = async {
+        while !outlet.is_drained() {
+            outlet.turned().await;
+        }
     };
-    let (mailbox, notes) = Mailbox::new();
-    let id = SessionId::random();
+    // A client that does not even hear why its session ended holds the connection no longer.
+    if tokio::time::timeout(LAST_WORDS, drained).await.is_err()
+        && let Some(hangup) = hangup
+    {
+        hangup.now();
+    }
+}
+
+/// Runs the session that a client opens, if it may.
+async fn admit_and_run(
+    outlet: &Arc<Outlet>,
+    notes: mpsc::UnboundedReceiver<Note>,
+    inbound: &mut Streaming<Bytes>,
+) -> Result<(), Closing> {
+    let parts = &outlet.parts;
+    let Some(admitted) = handshake::admit(parts, inbound).await? else {
+        return Ok(());
+    };
+    let id = outlet.reader.session().clone();
     let claims = &admitted.claims;
     let handle = SessionHandle {
-        mailbox: mailbox.clone(),
+        mailbox: outlet.mailbox.clone(),
         user: claims.user.clone(),
         family: claims.family.clone(),
         signed_in_at: claims.issued_at,
     };
     if !parts.sessions.insert(id.clone(), handle) {
         let reason = "this shard has as many sessions as it takes: try again later";
-        return turn_away(&outbound, &(CloseCode::TooManySessions, reason.to_owned())).await;
+        return Err((CloseCode::TooManySessions, reason.to_owned()));
     }
     // One that was revoked while the session was not known yet closed nothing.
     if let Err(refusal) = parts.callers.still_good(claims).await {
         parts.sessions.remove(&id);
-        return turn_away(&outbound, &handshake::not_admitted(refusal)).await;
+        return Err(handshake::not_admitted(refusal));
     }
     COUNTED.sessions_opened.increment(1);
-    let session = Session::new(&parts, id.clone(), &admitted, (mailbox, notes));
+    let session = Session::new(outlet, &admitted, notes);
     tracing::debug!(session = %id, user = %claims.user, "a session opened");
-    let why = session.run(inbound, outbound).await;
+    let why = session.run(inbound).await;
     parts.sessions.remove(&id);
     COUNTED.closed(why);
     tracing::debug!(session = %id, why, "a session ended");
-}
-
-/// Says why, and ends the stream.
-async fn turn_away(outbound: &Outbound, closing: &Closing) {
-    COUNTED.closed(closing.0.as_str());
-    let close = infrachat_proto::event_entry(Kind::Close(close_event(closing)));
-    // A client that is gone needs no reason.
-    drop(tokio::time::timeout(LAST_WORDS, outbound.send(Ok(close))).await);
+    Ok(())
 }
 
 fn close_event((code, reason): &Closing) -> chat::Close {
@@ -137,33 +165,32 @@ fn close_event((code, reason): &Closing) -> chat::Close {
 
 impl Session {
     fn new(
-        parts: &Arc<Parts>,
-        id: SessionId,
+        outlet: &Arc<Outlet>,
         admitted: &Admitted,
-        (mailbox, notes): (Mailbox, mpsc::UnboundedReceiver<Note>),
+        notes: mpsc::UnboundedReceiver<Note>,
     ) -> Self {
+        let parts = &outlet.parts;
         let rate = NonZeroU32::new(parts.tuning.publish_per_second).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST));
-        let mut session = Self {
+        let session = Self {
             parts: Arc::clone(parts),
+            id: outlet.reader.session().clone(),
             user: admitted.claims.user.clone(),
             auth_expires_at: admitted.claims.expires_at,
             heartbeat: admitted.heartbeat,
-            mailbox,
+            mailbox: outlet.mailbox.clone(),
             notes,
-            ear: Arc::default(),
+            outlet: Arc::clone(outlet),
             channels: HashMap::new(),
             numbers: HashMap::new(),
             next_number: 0,
-            outbox: VecDeque::new(),
+            replaying: VecDeque::new(),
             in_flight: 0,
             limiter: RateLimiter::direct_with_clock(quota, TokioClock::default()),
             last_heard: Instant::now(),
-            blocked_since: None,
+            stuck: None,
             closing: None,
             closed_as: None,
-            tally: Tally::default(),
-            id,
         };
         let welcome = handshake::welcome(parts, &session.id, admitted);
         session.say(Kind::Welcome(welcome));
@@ -171,25 +198,16 @@ impl Session {
     }
 
     /// Runs to the end, and answers why it came, as it is counted.
-    async fn run(mut self, mut inbound: Streaming<Bytes>, outbound: Outbound) -> &'static str {
+    async fn run(mut self, inbound: &mut Streaming<Bytes>) -> &'static str {
         let alarm = tokio::time::sleep_until(self.next_check());
         tokio::pin!(alarm);
         let why = loop {
-            let to_send = self.has_to_send();
-            if !to_send && self.closing.is_some() {
+            if self.closing.is_some() && self.outlet.is_drained() {
                 break CLIENT_LEFT;
             }
-            let listening = self.closing.is_none() && self.outbox.len() < OUTBOX;
+            let listening = self.closing.is_none() && self.outlet.has_room();
+            let replaying = listening && !self.replaying.is_empty();
             tokio::select! {
-                permit = outbound.reserve(), if to_send => match permit {
-                    Ok(permit) => {
-                        self.blocked_since = None;
-                        if let Some(frame) = self.next_frame().await {
-                            permit.send(Ok(frame));
-                        }
-                    }
-                    Err(_) => break CONNECTION_LOST,
-                },
                 frame = inbound.message(), if listening => match frame {
                     Ok(Some(frame)) => self.heard(frame).await,
                     Err(err) if err.code() == Code::OutOfRange => {
@@ -198,17 +216,19 @@ impl Session {
                     Ok(None) => break CLIENT_LEFT,
                     Err(_) => break CONNECTION_LOST,
                 },
-                Some(note) = self.notes.recv() => self.note(note),
-                () = self.ear.heard() => {}
+                Some(note) = self.notes.recv() => self.note(note).await,
+                () = std::future::ready(()), if replaying => self.replay_on().await,
+                () = self.outlet.turned(), if !listening => {
+                    if self.outlet.is_gone() {
+                        break CONNECTION_LOST;
+                    }
+                }
                 () = &mut alarm => {
                     if self.check(Instant::now()) {
                         break CloseCode::SlowConsumer.as_str();
                     }
                     alarm.as_mut().reset(self.next_check());
                 }
-            }
-            if self.blocked_since.is_none() && self.has_to_send() {
-                self.blocked_since = Some(Instant::now());
             }
             if let Some(end) = self.closing.filter(|end| *end < alarm.deadline()) {
                 alarm.as_mut().reset(end);
@@ -218,32 +238,34 @@ impl Session {
         self.closed_as.map_or(why, CloseCode::as_str)
     }
 
-    fn has_to_send(&self) -> bool {
-        !self.outbox.is_empty() || (self.closing.is_none() && !self.ear.is_empty())
-    }
-
     /// When the next of the session's deadlines may come.
     fn next_check(&self) -> Instant {
         if let Some(end) = self.closing {
             return end;
         }
+        let now = Instant::now();
         let left = self.auth_expires_at.saturating_sub(self.parts.clock.now());
-        let auth = Instant::now() + Duration::from_millis(u64::try_from(left).unwrap_or_default());
+        let auth = now + Duration::from_millis(u64::try_from(left).unwrap_or_default());
         let heard = self.last_heard + self.heartbeat.timeout;
-        let blocked = self
-            .blocked_since
-            .map(|since| since + self.heartbeat.timeout);
-        [Some(auth), Some(heard), blocked]
+        // Often enough to notice in time that nothing is taken.
+        let look = now + self.heartbeat.timeout / 2;
+        let stuck = self.stuck.map(|(_, since)| since + self.heartbeat.timeout);
+        [auth, heard, stuck.unwrap_or(look)]
             .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(heard)
+            .fold(look, Instant::min)
     }
 
     /// Closes the session when a deadline has passed; answers whether it must end without a word.
     fn check(&mut self, now: Instant) -> bool {
         let passed = |since: Instant| now >= since + self.heartbeat.timeout;
-        if self.closing.is_some_and(|end| now >= end) || self.blocked_since.is_some_and(passed) {
+        let (pending, taken) = self.outlet.progress();
+        self.stuck = match self.stuck {
+            Some((before, since)) if pending && before == taken => Some((before, since)),
+            _ => pending.then_some((taken, now)),
+        };
+        if self.closing.is_some_and(|end| now >= end)
+            || self.stuck.is_some_and(|(_, since)| passed(since))
+        {
             return true;
         }
         if self.closing.is_some() {
@@ -263,52 +285,17 @@ impl Session {
     }
 
     /// Queues an event for the client.
-    fn say(&mut self, kind: Kind) {
-        self.outbox.push_back(infrachat_proto::event_entry(kind));
+    fn say(&self, kind: Kind) {
+        self.outlet.say(infrachat_proto::event_entry(kind));
     }
 
     /// Queues the last event. Nothing is listened to afterwards.
     fn close(&mut self, closing: Closing) {
         if self.closing.is_none() {
             self.say(Kind::Close(close_event(&closing)));
+            self.outlet.close();
             self.closing = Some(Instant::now() + LAST_WORDS);
             self.closed_as = Some(closing.0);
-        }
-    }
-
-    /// What goes into the next frame: answers first, then what the channels have.
-    async fn next_frame(&mut self) -> Option<Bytes> {
-        let mut pieces = Vec::new();
-        let mut size = 0;
-        while size < FRAME
-            && let Some(answer) = self.outbox.pop_front()
-        {
-            size += answer.len();
-            pieces.push(answer);
-        }
-        while size < FRAME
-            && self.closing.is_none()
-            && let Some(number) = self.ear.take()
-        {
-            let before = pieces.len();
-            if self.read_channel(number, FRAME - size, &mut pieces).await {
-                // A page of history took its time: others have their turn first.
-                break;
-            }
-            size += pieces[before..].iter().map(Bytes::len).sum::<usize>();
-        }
-        let now = self.parts.clock.now();
-        self.tally.sent(&self.parts.sources, &self.id, now);
-        match pieces.len() {
-            0 => None,
-            1 => pieces.pop(),
-            _ => {
-                let mut frame = BytesMut::with_capacity(size);
-                pieces
-                    .iter()
-                    .for_each(|piece| frame.extend_from_slice(piece));
-                Some(frame.freeze())
-            }
         }
     }
 }

@@ -1,0 +1,64 @@
+//! `infrachat-bench`: what InfraChat costs, beside NATS, Redis and a bare TCP write, in one run.
+
+mod fanout;
+mod http2;
+mod listening;
+mod process;
+mod report;
+mod scan;
+mod sessions;
+mod slow;
+mod target;
+
+use clap::{Parser, Subcommand};
+use tokio::task::LocalSet;
+
+/// Measures InfraChat against its peers on this machine: servers as processes of their own, the load
+/// from this one, processor time and memory from the operating system.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// One message to many connections: processor time of the server per delivery, and latency.
+    Fanout(fanout::Options),
+    /// Sessions that don't read, or read slowly: what they cost the others, and the shard.
+    SlowReaders(slow::Options),
+    /// Memory of a session that does nothing, by what it is made of.
+    Idle(sessions::IdleOptions),
+    /// Sessions accepted a second, and everybody at once.
+    Arrivals(sessions::ArrivalsOptions),
+    /// Runs the bare TCP server that the others are compared with.
+    #[command(hide = true)]
+    RawServer {
+        #[arg(long)]
+        port: u16,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    if let Bench::RawServer { port } = options.bench {
+        return target::raw::serve(port);
+    }
+    process::raise_file_limit();
+    // One thread, so that a server on two cores has one to itself.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    LocalSet::new().block_on(&runtime, run(options.bench))
+}
+
+async fn run(bench: Bench) -> anyhow::Result<()> {
+    match bench {
+        Bench::Fanout(options) => fanout::run(&options).await,
+        Bench::SlowReaders(options) => slow::run(&options).await,
+        Bench::Idle(options) => sessions::idle(&options).await,
+        Bench::Arrivals(options) => sessions::arrivals(&options).await,
+        Bench::RawServer { .. } => Ok(()),
+    }
+}

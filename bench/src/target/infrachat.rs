@@ -1,0 +1,292 @@
+//! InfraChat as its users run it: every session signed in, joined, and with presence.
+
+use std::{process::Command, sync::Arc};
+
+use anyhow::{Context as _, bail};
+use bytes::{Bytes, BytesMut};
+use infrachat_proto::{
+    chat::v1::{
+        self as chat, chat_service_client::ChatServiceClient, client_frame::Kind as Frame,
+        server_event::Kind,
+    },
+    gatekeeper::v1::{RegisterRequest, gatekeeper_service_client::GatekeeperServiceClient},
+    switchboard::v1::{ResolveRequest, switchboard_service_client::SwitchboardServiceClient},
+};
+use infrachat_types::ClientMessageId;
+use prost::Message as _;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpSocket,
+    sync::mpsc,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, metadata::MetadataValue, transport::Endpoint};
+
+use super::{Publisher, Subscriber, Wire};
+use crate::{
+    http2::{self, Messages, Windows},
+    process::{self, Server},
+};
+
+/// The channel that is measured.
+pub(crate) const CHANNEL: &str = "#bench";
+/// Users; each has its share of the sessions.
+const USERS: usize = 20;
+/// The longest interval that a shard agrees to: 60 s.
+const HEARTBEAT_MS: u32 = 60_000;
+/// So that the sender's limits don't shape the load.
+const UNLIMITED: [&str; 4] = [
+    "--publish-per-second",
+    "1000000",
+    "--max-in-flight",
+    "100000",
+];
+
+/// InfraChat, running.
+#[derive(Debug)]
+pub(crate) struct Infrachat {
+    pub(crate) server: Server,
+    switchboard: String,
+    tokens: Vec<String>,
+    pub(crate) shard: Arc<Shard>,
+}
+
+/// The shard that owns a channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Shard {
+    pub(crate) endpoint: String,
+    pub(crate) channel: String,
+    pub(crate) windows: Windows,
+    pub(crate) slow_reader: chat::SlowReaderPolicy,
+    /// Bytes that the client's kernel takes before the server's has to keep them; none: as many as it
+    /// finds right.
+    pub(crate) receive_buffer: Option<u32>,
+}
+
+impl Infrachat {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts with more arguments.
+    pub(crate) async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        let first = process::free_ports(20)?;
+        let program = std::env::current_exe()?.with_file_name("infrachat-local");
+        let mut command = Command::new(program);
+        command.args(["--first-port", &first.to_string()]);
+        command.args(UNLIMITED).args(arguments);
+        // Users can sign in once Gatekeeper listens, which is last.
+        let server = Server::start(&mut command, first).await?;
+        let gatekeeper = format!("http://127.0.0.1:{first}");
+        let mut gatekeeper = GatekeeperServiceClient::connect(gatekeeper).await?;
+        let mut tokens = Vec::new();
+        for user in 0..USERS {
+            let registration = RegisterRequest {
+                user: format!("bench-{user}"),
+                password: "the bench's own pass phrase".to_owned(),
+            };
+            let session = gatekeeper.register(registration).await?.into_inner();
+            tokens.push(session.access_token);
+        }
+        let switchboard = format!("http://127.0.0.1:{}", first + 1);
+        let mut infrachat = Self {
+            server,
+            switchboard,
+            tokens,
+            shard: Arc::new(Shard {
+                endpoint: String::new(),
+                channel: String::new(),
+                windows: Windows::default(),
+                slow_reader: chat::SlowReaderPolicy::Unspecified,
+                receive_buffer: None,
+            }),
+        };
+        infrachat.shard = Arc::new(infrachat.create(CHANNEL).await?);
+        Ok(infrachat)
+    }
+
+    /// A session's token.
+    pub(crate) fn token(&self, session: usize) -> &str {
+        &self.tokens[session % self.tokens.len()]
+    }
+
+    /// Creates a channel; answers where it lives.
+    pub(crate) async fn create(&self, channel: &str) -> anyhow::Result<Shard> {
+        let endpoint = self.resolve(channel).await?;
+        let mut client = ChatServiceClient::connect(format!("http://{endpoint}")).await?;
+        let creation = chat::CreateChannelRequest {
+            name: channel.to_owned(),
+            visibility: chat::Visibility::Public.into(),
+            ..Default::default()
+        };
+        client.create_channel(self.signed(creation)?).await?;
+        Ok(Shard {
+            endpoint,
+            channel: channel.to_owned(),
+            windows: Windows::default(),
+            slow_reader: chat::SlowReaderPolicy::Unspecified,
+            receive_buffer: None,
+        })
+    }
+
+    async fn resolve(&self, channel: &str) -> anyhow::Result<String> {
+        let mut client = SwitchboardServiceClient::connect(self.switchboard.clone()).await?;
+        let request = ResolveRequest {
+            channels: vec![channel.to_owned()],
+        };
+        let answer = client.resolve(self.signed(request)?).await?.into_inner();
+        let route = answer.routes.into_iter().next();
+        Ok(route.context("Switchboard knows no route")?.endpoint)
+    }
+
+    fn signed<T>(&self, message: T) -> anyhow::Result<Request<T>> {
+        let mut request = Request::new(message);
+        let bearer = MetadataValue::try_from(format!("Bearer {}", self.token(0)))?;
+        request.metadata_mut().insert("authorization", bearer);
+        Ok(request)
+    }
+
+    pub(super) async fn subscribe(&self, count: usize) -> anyhow::Result<Vec<Subscriber>> {
+        let mut subscribers = Vec::with_capacity(count);
+        for number in 0..count {
+            subscribers.push(self.shard.subscribe(self.token(number)).await?);
+        }
+        Ok(subscribers)
+    }
+
+    pub(super) async fn publisher(&self) -> anyhow::Result<Publisher> {
+        let session = Session::open(&self.shard, self.token(0)).await?;
+        Ok(Publisher::Infrachat(session))
+    }
+}
+
+impl Shard {
+    fn join(&self) -> Bytes {
+        encode(Frame::Join(chat::Join {
+            channel: self.channel.clone(),
+            slow_reader: self.slow_reader.into(),
+            ..Default::default()
+        }))
+    }
+
+    /// A session that joined, on a connection of its own, from which what is not needed was read.
+    pub(crate) async fn subscribe(&self, token: &str) -> anyhow::Result<Subscriber> {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        let mut stream = socket.connect(self.endpoint.parse()?).await?;
+        stream.set_nodelay(true)?;
+        let mut out = BytesMut::new();
+        let mut connection = Box::new(http2::Connection::new(self.windows, &mut out));
+        http2::open(&mut out, 1);
+        http2::message(&mut out, 1, &hello(token));
+        http2::message(&mut out, 1, &self.join());
+        let mut messages = Messages::default();
+        let mut bytes = vec![0; 16 * 1024];
+        loop {
+            stream.write_all(&out.split()).await?;
+            let read = stream.read(&mut bytes).await?;
+            if read == 0 {
+                bail!("the shard hung up");
+            }
+            connection.feed(&bytes[..read], &mut out, |data| messages.feed(data))?;
+            while let Some(batch) = messages.next() {
+                if has_joined(batch)? {
+                    // Presence of others may follow; messages don't before the first is published.
+                    stream.write_all(&out.split()).await?;
+                    return Ok(Subscriber {
+                        stream,
+                        wire: Wire::Http2(connection),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Whether a batch says that the channel is joined.
+fn has_joined(batch: Bytes) -> anyhow::Result<bool> {
+    for event in chat::ServerBatch::decode(batch)?.events {
+        match event.kind {
+            Some(Kind::Joined(_)) => return Ok(true),
+            Some(Kind::Error(error)) => bail!("joining was refused: {}", error.message),
+            Some(Kind::Close(close)) => bail!("the session was closed: {}", close.reason),
+            Some(Kind::Redirect(redirect)) => bail!("the channel moved: {}", redirect.reason),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+/// The first frame.
+pub(crate) fn hello(token: &str) -> Bytes {
+    encode(Frame::Hello(chat::Hello {
+        access_token: token.to_owned(),
+        client: concat!("infrachat-bench/", env!("CARGO_PKG_VERSION")).to_owned(),
+        heartbeat_interval_ms: HEARTBEAT_MS,
+    }))
+}
+
+fn encode(kind: Frame) -> Bytes {
+    chat::ClientFrame { kind: Some(kind) }
+        .encode_to_vec()
+        .into()
+}
+
+/// A session that speaks, by the ordinary gRPC client.
+#[derive(Debug)]
+pub(crate) struct Session {
+    frames: mpsc::Sender<chat::ClientFrame>,
+    pub(crate) events: mpsc::Receiver<Kind>,
+}
+
+impl Session {
+    /// Opens a session that has joined a shard's channel.
+    pub(crate) async fn open(shard: &Shard, token: &str) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", shard.endpoint))?;
+        let transport = endpoint.tcp_nodelay(true).connect().await?;
+        let (frames, outgoing) = mpsc::channel(64);
+        for first in [hello(token), shard.join()] {
+            frames.send(chat::ClientFrame::decode(first)?).await?;
+        }
+        let mut client = ChatServiceClient::new(transport);
+        let mut stream = client
+            .open(ReceiverStream::new(outgoing))
+            .await?
+            .into_inner();
+        let (heard, events) = mpsc::channel(1_024);
+        tokio::spawn(async move {
+            while let Ok(Some(batch)) = stream.message().await {
+                for kind in batch.events.into_iter().filter_map(|event| event.kind) {
+                    // Whoever does not take them does not want them.
+                    drop(heard.try_send(kind));
+                }
+            }
+        });
+        let mut session = Self { frames, events };
+        while let Some(kind) = session.events.recv().await {
+            match kind {
+                Kind::Joined(_) => return Ok(session),
+                Kind::Error(error) => bail!("joining was refused: {}", error.message),
+                Kind::Close(close) => bail!("the session was closed: {}", close.reason),
+                _ => {}
+            }
+        }
+        bail!("the shard ended the stream");
+    }
+
+    /// Says something.
+    pub(crate) async fn say(&self, channel: &str, text: &str) -> anyhow::Result<()> {
+        let publish = chat::Publish {
+            client_message_id: Bytes::copy_from_slice(ClientMessageId::random().as_bytes()),
+            channel: channel.to_owned(),
+            body: Bytes::copy_from_slice(text.as_bytes()),
+            attempt: 1,
+            ..Default::default()
+        };
+        let kind = Some(Frame::Publish(publish));
+        self.frames.send(chat::ClientFrame { kind }).await?;
+        Ok(())
+    }
+}
