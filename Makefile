@@ -71,6 +71,30 @@ test-backends: services ## Run the end-to-end tests on Pub/Sub, and on Redis Str
 	INFRACHAT_BACKENDS=pubsub cargo test --package infrachat-e2e $(ON_BACKENDS)
 	INFRACHAT_BACKENDS=redis-streams cargo test --package infrachat-e2e $(ON_BACKENDS)
 
+.PHONY: bench-services
+bench-services: services
+	@command -v nats-server >/dev/null || { echo "installing nats-server"; \
+	    $$([ "$$(id -u)" = 0 ] || echo sudo) apt-get install -y -qq nats-server >/dev/null; }
+
+.PHONY: bench
+bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 8 minutes)
+	cargo build --release --package infrachat-local --package infrachat-bench
+	./target/release/infrachat-bench fanout
+	./target/release/infrachat-bench slow-readers
+	./target/release/infrachat-bench idle
+	./target/release/infrachat-bench arrivals
+	./target/release/infrachat-bench growth
+
+# Small and unoptimised: it tells whether the benches run, and nothing about speed.
+.PHONY: bench-short
+bench-short: bench-services ## Run every bench for a moment, to see that it works
+	cargo build --package infrachat-local --package infrachat-bench
+	./target/debug/infrachat-bench fanout --connections 20 --seconds 1 --rounds 1
+	./target/debug/infrachat-bench slow-readers --connections 20 --senders 2 --rate 50 --seconds 1
+	./target/debug/infrachat-bench idle --sessions 50
+	./target/debug/infrachat-bench arrivals --sessions 100
+	./target/debug/infrachat-bench growth --members 2,20 --seconds 1
+
 ROUNDS ?= 20
 
 .PHONY: chaos

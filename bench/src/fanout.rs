@@ -123,7 +123,11 @@ fn options_of(options: &Options) -> serde_json::Value {
     })
 }
 
-async fn measure(target: Target, options: &Options) -> anyhow::Result<Vec<(Load, Figures)>> {
+/// Runs all loads on a server of its own.
+pub(crate) async fn measure(
+    target: Target,
+    options: &Options,
+) -> anyhow::Result<Vec<(Load, Figures)>> {
     let mut running = Running::start(target).await?;
     let began = Instant::now();
     let subscribers = running.subscribe(options.connections).await?;
@@ -244,8 +248,8 @@ fn print(options: &Options, rows: &[Row]) {
             table.row([
                 target.to_string(),
                 format!("{:.0}", figures.deliveries_per_second),
-                format!("{:.2}", figures.p50_ms),
-                format!("{:.2}", figures.p99_ms),
+                format!("{:.3}", figures.p50_ms),
+                format!("{:.3}", figures.p99_ms),
             ]);
         }
         table.print();

@@ -1,6 +1,7 @@
 //! `infrachat-bench`: what InfraChat costs, beside NATS, Redis and a bare TCP write, in one run.
 
 mod fanout;
+mod growth;
 mod http2;
 mod listening;
 mod process;
@@ -28,6 +29,8 @@ enum Bench {
     Fanout(fanout::Options),
     /// Sessions that don't read, or read slowly: what they cost the others, and the shard.
     SlowReaders(slow::Options),
+    /// Deliveries a CPU-second as a channel's members grow.
+    Growth(growth::Options),
     /// Memory of a session that does nothing, by what it is made of.
     Idle(sessions::IdleOptions),
     /// Sessions accepted a second, and everybody at once.
@@ -57,6 +60,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
     match bench {
         Bench::Fanout(options) => fanout::run(&options).await,
         Bench::SlowReaders(options) => slow::run(&options).await,
+        Bench::Growth(options) => growth::run(&options).await,
         Bench::Idle(options) => sessions::idle(&options).await,
         Bench::Arrivals(options) => sessions::arrivals(&options).await,
         Bench::RawServer { .. } => Ok(()),

@@ -102,18 +102,21 @@ pub(crate) fn free_ports(count: u16) -> anyhow::Result<u16> {
         .with_context(|| format!("no {count} free ports in a row"))
 }
 
-/// Allows this process, and the servers that it starts, so many open files; if the system does not,
-/// then as many as it does.
+/// Allows this process, and the servers that it starts, as many open files as the system does.
 pub(crate) fn raise_file_limit() {
     const FILES: u64 = 100_000;
     let limit = |files| Rlimit {
         current: Some(files),
         maximum: Some(files),
     };
-    if setrlimit(Resource::Nofile, limit(FILES)).is_err() {
-        let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(FILES);
-        if let Err(err) = setrlimit(Resource::Nofile, limit(allowed)) {
-            eprintln!("the limit of open files stays as it is: {err}");
-        }
+    let raised = setrlimit(Resource::Nofile, limit(FILES))
+        .or_else(|_| setrlimit(Resource::Nofile, limit(file_limit())));
+    if let Err(err) = raised {
+        eprintln!("the limit of open files stays as it is: {err}");
     }
+}
+
+/// How many files a process may have open.
+pub(crate) fn file_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }

@@ -24,37 +24,21 @@ pub(crate) struct Scanner {
 
 impl Scanner {
     /// Says each moment in the stream as its last byte arrives.
-    pub(crate) fn feed(&mut self, bytes: &[u8], mut found: impl FnMut(u64)) {
-        let mut from = 0;
-        if !self.begun.is_empty() {
-            let before = self.begun.len();
-            let seam = STAMP.min(bytes.len());
-            self.begun.extend_from_slice(&bytes[..seam]);
-            let mut begun = std::mem::take(&mut self.begun);
-            match memmem::find(&begun, MARK).filter(|at| *at < before) {
-                Some(at) if begun.len() - at >= STAMP => {
-                    found(moment(&begun[at..]));
-                    from = at + STAMP - before;
-                }
-                // Still not all of it.
-                Some(at) if bytes.len() == seam => {
-                    begun.drain(..at);
-                    self.begun = begun;
-                    return;
-                }
-                _ if bytes.len() == seam => {
-                    begun.drain(..begun.len() - tail(&begun));
-                    self.begun = begun;
-                    return;
-                }
-                _ => {}
-            }
+    pub(crate) fn feed(&mut self, bytes: &[u8], found: impl FnMut(u64)) {
+        if self.begun.is_empty() {
+            self.scan(bytes, found);
+        } else {
+            let mut joined = std::mem::take(&mut self.begun);
+            joined.extend_from_slice(bytes);
+            self.scan(&joined, found);
         }
-        let bytes = &bytes[from..];
+    }
+
+    fn scan(&mut self, bytes: &[u8], mut found: impl FnMut(u64)) {
         let mut end = 0;
         for at in memmem::find_iter(bytes, MARK) {
             if bytes.len() - at < STAMP {
-                self.begun = bytes[at..].to_vec();
+                self.begun.extend_from_slice(&bytes[at..]);
                 return;
             }
             end = at + STAMP;

@@ -24,7 +24,7 @@ use crate::{
 /// Between two batches of messages.
 const TICK: Duration = Duration::from_millis(10);
 /// A reader that hears nothing for this long has heard everything.
-const SILENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// What is measured.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,6 +86,10 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         rows.push(measure(case, options).await?);
     }
     print(options, &rows);
+    anyhow::ensure!(
+        rows.iter().all(|row| row.unaccounted == 0),
+        "slow readers were not told of everything that they missed"
+    );
     let settings = serde_json::json!({
         "connections": options.connections,
         "rate": options.rate,
@@ -100,8 +104,9 @@ async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
     let infrachat = Infrachat::start().await?;
     let usual = (*infrachat.shard).clone();
     let mut stalled_at = usual.clone();
-    // What the server sends stays with the server's kernel.
-    stalled_at.receive_buffer = Some(4096);
+    // What is sent to them is to stay with the server's kernel. With much less room than this, kernels
+    // take seconds to notice that there is some again.
+    stalled_at.receive_buffer = Some(32 * 1024);
     match case {
         Case::AllRead | Case::DropOldest => {}
         Case::Disconnect => stalled_at.slow_reader = chat::SlowReaderPolicy::Disconnect,

@@ -1,22 +1,33 @@
 //! Gatekeeper, Switchboard and a shard that hands its streams to the test.
 
 use std::{
-    pin::Pin,
+    convert::Infallible,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use infrachat_proto::{
     Refusal,
-    chat::v1::{self as chat, server::chat_service_server::ChatService},
+    chat::v1::{
+        self as chat,
+        server::chat_service_server::{ChatService, ChatServiceServer, SERVICE_NAME},
+    },
+    codec::Raw,
     gatekeeper::v1::{self as gatekeeper, gatekeeper_service_server::GatekeeperService},
     switchboard::v1::{self as switchboard, switchboard_service_server::SwitchboardService},
 };
 use infrachat_types::{ErrorCode, unix_millis};
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    server::{Grpc, NamedService, StreamingService},
+};
+use tower::Service;
 
 use crate::support::{Session, State, message};
 
@@ -136,28 +147,68 @@ impl SwitchboardService for Servers {
     }
 }
 
-#[tonic::async_trait]
-impl ChatService for Servers {
-    type OpenStream = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+/// The shard: its calls are answered, and its streams handed to the test.
+#[derive(Clone)]
+pub(crate) struct Shard {
+    state: Arc<State>,
+    calls: ChatServiceServer<Servers>,
+}
 
-    async fn open(
-        &self,
-        request: Request<Streaming<Bytes>>,
-    ) -> Result<Response<Self::OpenStream>, Status> {
+impl Shard {
+    pub(crate) fn new(state: &Arc<State>) -> Self {
+        Self {
+            state: Arc::clone(state),
+            calls: ChatServiceServer::new(Servers(Arc::clone(state))),
+        }
+    }
+}
+
+impl NamedService for Shard {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for Shard {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != "/infrachat.chat.v1.ChatService/Open" {
+            return self.calls.call(request);
+        }
+        let streams = Streams(Arc::clone(&self.state));
+        Box::pin(async move { Ok(Grpc::new(Raw).streaming(streams, request).await) })
+    }
+}
+
+struct Streams(Arc<State>);
+
+impl StreamingService<Bytes> for Streams {
+    type Response = Bytes;
+    type ResponseStream = ReceiverStream<Result<Bytes, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let (events, outgoing) = mpsc::channel(1);
         let session = Session {
             frames: request.into_inner(),
             events,
         };
         let opened = self.0.opened.lock().expect("not poisoned").clone();
-        opened
-            .expect("open")
-            .send(session)
-            .await
-            .map_err(|_| Status::unavailable("over"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        Box::pin(async move {
+            let handed_over = opened.expect("open").send(session).await;
+            handed_over.map_err(|_| Status::unavailable("over"))?;
+            Ok(Response::new(ReceiverStream::new(outgoing)))
+        })
     }
+}
 
+#[tonic::async_trait]
+impl ChatService for Servers {
     async fn create_channel(
         &self,
         _: Request<chat::CreateChannelRequest>,

@@ -13,10 +13,7 @@ use bytes::Bytes;
 use infrachat_client::{Client, Event, JoinOptions, Options, Password};
 use infrachat_proto::{
     Refusal,
-    chat::v1::{
-        self as chat, client_frame, server::chat_service_server::ChatServiceServer,
-        server_event::Kind,
-    },
+    chat::v1::{self as chat, client_frame, server_event::Kind},
     event_entry,
     gatekeeper::v1::gatekeeper_service_server::GatekeeperServiceServer,
     switchboard::v1::{self as switchboard, switchboard_service_server::SwitchboardServiceServer},
@@ -28,7 +25,7 @@ use tokio_stream::StreamExt as _;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Status, Streaming, transport::server::TcpIncoming};
 
-use crate::servers::Servers;
+use crate::servers::{Servers, Shard};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -89,7 +86,7 @@ impl World {
         let serving = tonic::transport::Server::builder()
             .add_service(GatekeeperServiceServer::new(Servers(Arc::clone(&state))))
             .add_service(SwitchboardServiceServer::new(Servers(Arc::clone(&state))))
-            .add_service(ChatServiceServer::new(Servers(Arc::clone(&state))))
+            .add_service(Shard::new(&state))
             .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let serving = tokio::spawn(async move { serving.await.expect("serves") });
         Self {

@@ -311,3 +311,65 @@ impl Together {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// Whatever is woken, from whichever thread and at whichever moment, is polled.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_is_lost() {
+        const MESSAGES: usize = 200_000;
+        let opened = Opened::default();
+        let mut together = Together::new(opened.clone());
+        let (to_connection, mut at_connection) = mpsc::unbounded_channel();
+        // One alone: nobody else's wake makes up for one that is lost.
+        let (to_stream, mut at_stream) = mpsc::channel::<()>(1);
+        hyper::rt::Executor::execute(&opened, async move {
+            while at_stream.recv().await.is_some() {
+                to_connection.send(()).expect("the connection runs");
+            }
+        });
+        tokio::spawn(async move {
+            for _ in 0..MESSAGES {
+                to_stream.send(()).await.expect("the stream runs");
+            }
+        });
+        let connection = async move {
+            let mut count = 0;
+            while at_connection.recv().await.is_some() {
+                count += 1;
+            }
+            count
+        };
+        let running = tokio::spawn(async move {
+            let mut connection = std::pin::pin!(connection);
+            std::future::poll_fn(|context| together.poll(connection.as_mut(), context)).await
+        });
+        match running.await.expect("runs to its end") {
+            Turn::Ended(count) => assert_eq!(count, MESSAGES),
+            Turn::Event(event) => panic!("instead of the end came {event:?}"),
+        }
+    }
+
+    /// Others have their turn in between, and then it goes on.
+    #[tokio::test]
+    async fn who_has_more_to_do_than_a_turn_takes_is_polled_on() {
+        let mut left = 10 * TURNS;
+        let connection = std::future::poll_fn(move |context| {
+            if left == 0 {
+                return Poll::Ready(());
+            }
+            left -= 1;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let mut connection = std::pin::pin!(connection);
+        let mut together = Together::new(Opened::default());
+        let running = std::future::poll_fn(|context| together.poll(connection.as_mut(), context));
+        let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+        assert!(matches!(ended, Ok(Turn::Ended(()))));
+    }
+}
