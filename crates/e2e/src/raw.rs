@@ -41,9 +41,13 @@ pub struct RawSession {
 impl RawSession {
     /// Opens a stream, and says nothing.
     pub async fn open(endpoint: &str) -> Self {
+        Self::open_on(Self::connect(endpoint).await).await
+    }
+
+    /// A connection, for several streams.
+    pub async fn connect(endpoint: &str) -> tonic::transport::Channel {
         let channel = Endpoint::from_shared(format!("http://{endpoint}")).expect("an endpoint");
-        let channel = channel.tcp_nodelay(true).connect().await.expect("connects");
-        Self::open_on(channel).await
+        channel.tcp_nodelay(true).connect().await.expect("connects")
     }
 
     /// Opens a stream on a connection.

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use infrachat_e2e::{ASIA, RawSession, Room, TestStack, WEST, channel, closes, eventually};
+use infrachat_e2e::{
+    ASIA, RawSession, Received, Room, TestStack, WEST, channel, closes, eventually,
+};
 use infrachat_proto::chat::v1::{
     self as chat, SlowReaderPolicy, client_frame::Kind as Frame, server_event::Kind,
 };
@@ -194,7 +196,12 @@ async fn a_stalled_client_is_ended(pings: bool) {
     .await;
     let token = flood.stack.register(WEST, "dave").await.access_token;
     let route = flood.stack.resolve(WEST, &token, "#general").await;
-    let mut dave = RawSession::open(&route.endpoint).await;
+    // As a proxy may have it: erin's session is on the same connection.
+    let connection = RawSession::connect(&route.endpoint).await;
+    let mut erin = RawSession::open_on(connection.clone()).await;
+    let erins = flood.stack.register(WEST, "erin").await.access_token;
+    erin.greet(&erins).await;
+    let mut dave = RawSession::open_on(connection).await;
     dave.send(Frame::Hello(chat::Hello {
         access_token: token,
         ..Default::default()
@@ -232,9 +239,11 @@ async fn a_stalled_client_is_ended(pings: bool) {
         () = pinging => {}
     }
     eventually("the session is gone", async || {
-        sessions(&flood.stack).await == 2
+        sessions(&flood.stack).await == 3
     })
     .await;
+    while !matches!(dave.receive().await, Received::End(_)) {}
+    erin.ping(1).await;
 }
 
 async fn comes(session: &mut RawSession, user: &str) {

@@ -33,14 +33,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Most turns that the connection and its streams take before other tasks have theirs.
 const TURNS: usize = 4;
 
-/// Ends a connection, as an extension of each request on it.
+/// Ends a stream whose other side does not read, as an extension of its request.
 #[derive(Debug, Clone)]
-pub struct Hangup(CancellationToken);
+pub struct Hangup(Arc<Bell>);
 
 impl Hangup {
-    /// Ends it at once, with all that goes on in it: nobody reads on the other side.
+    /// Resets it at once, with all that waits to be sent. Other streams of the connection go on: a
+    /// proxy may have put many clients on it.
     pub fn now(&self) {
-        self.0.cancel();
+        self.0.cut.store(true, Ordering::SeqCst);
+        self.0.ring();
     }
 }
 
@@ -53,7 +55,7 @@ pub(crate) async fn serve(
 ) {
     let opened = Opened::default();
     let mut together = Together::new(opened.clone());
-    let mut builder = Builder::new(opened);
+    let mut builder = Builder::new(opened.clone());
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -66,11 +68,11 @@ pub(crate) async fn serve(
     // hyper gives up on a slow header only with a timer.
     builder.http1().timer(TokioTimer::new());
     let about = connection.connect_info();
-    let hangup = CancellationToken::new();
-    let handle = Hangup(hangup.clone());
     let service = service.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(about.clone());
-        request.extensions_mut().insert(handle.clone());
+        if let Some(hangup) = opened.hangup() {
+            request.extensions_mut().insert(hangup);
+        }
         request.map(Body::new)
     });
     let serving =
@@ -80,18 +82,12 @@ pub(crate) async fn serve(
         stop.cancelled().await;
         Event::Stop
     }));
-    together.add(Box::pin(async move {
-        hangup.cancelled().await;
-        Event::Hangup
-    }));
     loop {
         match std::future::poll_fn(|context| together.poll(serving.as_mut(), context)).await {
-            Turn::Event(Event::Over) => {}
-            Turn::Event(Event::Stop) => {
+            Turn::Stop => {
                 serving.as_mut().graceful_shutdown();
                 together.look_again();
             }
-            Turn::Event(Event::Hangup) => return,
             Turn::Ended(ended) => {
                 if let Err(err) = ended {
                     tracing::debug!(err, "a connection failed");
@@ -102,21 +98,21 @@ pub(crate) async fn serve(
     }
 }
 
-/// What goes on in a connection has come to this.
+/// What a part has come to.
 #[derive(Debug)]
 enum Event {
     /// A stream is over.
     Over,
     /// The connection is to take no more requests.
     Stop,
-    /// The connection is to end.
-    Hangup,
 }
 
 /// What a connection's task has to look at.
 #[derive(Debug)]
 enum Turn<T> {
-    Event(Event),
+    /// The connection is to take no more requests.
+    Stop,
+    /// The connection is over.
     Ended(T),
 }
 
@@ -124,11 +120,34 @@ type Running = BoxFuture<'static, Event>;
 
 /// The executor of one connection: what it is given is run by [`Together`].
 #[derive(Clone, Default)]
-pub(crate) struct Opened(Arc<Mutex<Vec<Running>>>);
+pub(crate) struct Opened(Arc<Handed>);
+
+#[derive(Default)]
+struct Handed {
+    /// To be run.
+    streams: Mutex<Vec<Running>>,
+    /// Of the stream that is polled for the first time at the moment, and then asks its service.
+    beginning: Mutex<Option<Arc<Bell>>>,
+}
 
 impl Opened {
     fn lock(&self) -> MutexGuard<'_, Vec<Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_beginning(&self) -> MutexGuard<'_, Option<Arc<Bell>>> {
+        self.0
+            .beginning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the stream that asks its service at the moment.
+    fn hangup(&self) -> Option<Hangup> {
+        self.lock_beginning().clone().map(Hangup)
     }
 }
 
@@ -162,6 +181,8 @@ impl Task {
 #[derive(Debug)]
 struct Bell {
     rung: AtomicBool,
+    /// The part is to be dropped.
+    cut: AtomicBool,
     task: Arc<Task>,
 }
 
@@ -170,8 +191,19 @@ impl Bell {
     fn new(task: &Arc<Task>) -> Arc<Self> {
         Arc::new(Self {
             rung: AtomicBool::new(true),
+            cut: AtomicBool::new(false),
             task: Arc::clone(task),
         })
+    }
+
+    fn ring(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+        if !self.task.running.load(Ordering::SeqCst) {
+            self.task
+                .lock()
+                .as_ref()
+                .inspect(|waker| waker.wake_by_ref());
+        }
     }
 
     fn take(&self) -> bool {
@@ -181,25 +213,33 @@ impl Bell {
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        self.ring();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::SeqCst);
-        if !self.task.running.load(Ordering::SeqCst) {
-            self.task
-                .lock()
-                .as_ref()
-                .inspect(|waker| waker.wake_by_ref());
-        }
+        self.ring();
     }
 }
 
 /// Something that runs beside the connection.
 struct Part {
     future: Running,
+    begun: bool,
     bell: Arc<Bell>,
     waker: Waker,
+}
+
+impl Part {
+    fn poll(&mut self, opened: &Opened) -> Poll<Event> {
+        let mut context = Context::from_waker(&self.waker);
+        if std::mem::replace(&mut self.begun, true) {
+            return self.future.as_mut().poll(&mut context);
+        }
+        *opened.lock_beginning() = Some(Arc::clone(&self.bell));
+        let polled = self.future.as_mut().poll(&mut context);
+        *opened.lock_beginning() = None;
+        polled
+    }
 }
 
 /// A connection with its streams.
@@ -234,6 +274,7 @@ impl Together {
         let waker = Waker::from(Arc::clone(&bell));
         self.parts.push(Part {
             future,
+            begun: false,
             bell,
             waker,
         });
@@ -277,19 +318,22 @@ impl Together {
             // Streams first: what they send, the connection writes at once.
             let mut number = 0;
             while let Some(part) = self.parts.get_mut(number) {
-                let polled = match part.bell.take() {
-                    true => part
-                        .future
-                        .as_mut()
-                        .poll(&mut Context::from_waker(&part.waker)),
-                    false => Poll::Pending,
-                };
-                match polled {
+                if !part.bell.take() {
+                    number += 1;
+                    continue;
+                }
+                if part.bell.cut.load(Ordering::SeqCst) {
+                    drop(self.parts.swap_remove(number));
+                    // The other side is told.
+                    self.look_again();
+                    continue;
+                }
+                match part.poll(&self.opened) {
                     Poll::Pending => number += 1,
                     Poll::Ready(event) => {
                         drop(self.parts.swap_remove(number));
-                        if !matches!(event, Event::Over) {
-                            return Poll::Ready(Turn::Event(event));
+                        if let Event::Stop = event {
+                            return Poll::Ready(Turn::Stop);
                         }
                     }
                 }
@@ -350,7 +394,7 @@ mod tests {
         });
         match running.await.expect("runs to its end") {
             Turn::Ended(count) => assert_eq!(count, MESSAGES),
-            Turn::Event(event) => panic!("instead of the end came {event:?}"),
+            Turn::Stop => panic!("instead of the end came a stop"),
         }
     }
 
@@ -368,6 +412,35 @@ mod tests {
         });
         let mut connection = std::pin::pin!(connection);
         let mut together = Together::new(Opened::default());
+        let running = std::future::poll_fn(|context| together.poll(connection.as_mut(), context));
+        let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+        assert!(matches!(ended, Ok(Turn::Ended(()))));
+    }
+
+    /// A stream that is hung up on is dropped; those beside it go on.
+    #[tokio::test]
+    async fn who_is_hung_up_on_is_gone_and_nobody_else() {
+        let opened = Opened::default();
+        let mut together = Together::new(opened.clone());
+        let (kept, mut dropped) = mpsc::channel::<()>(1);
+        let (hand_over, handed) = tokio::sync::oneshot::channel();
+        let asks = opened.clone();
+        hyper::rt::Executor::execute(&opened, async move {
+            hand_over.send(asks.hangup()).expect("somebody waits");
+            std::future::pending::<()>().await;
+            drop(kept);
+        });
+        let (still, there) = tokio::sync::oneshot::channel();
+        hyper::rt::Executor::execute(&opened, async move {
+            assert!(dropped.recv().await.is_none());
+            still.send(()).expect("the connection runs");
+        });
+        let connection = async move {
+            let hangup = handed.await.expect("the stream begins");
+            hangup.expect("it has one").now();
+            there.await.expect("the other stream goes on");
+        };
+        let mut connection = std::pin::pin!(connection);
         let running = std::future::poll_fn(|context| together.poll(connection.as_mut(), context));
         let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
         assert!(matches!(ended, Ok(Turn::Ended(()))));

@@ -104,7 +104,7 @@ async fn serve(
             outlet.turned().await;
         }
     };
-    // A client that does not even hear why its session ended holds the connection no longer.
+    // A client that does not even hear why its session ended keeps nothing waiting for it.
     if tokio::time::timeout(LAST_WORDS, drained).await.is_err()
         && let Some(hangup) = hangup
     {

@@ -189,6 +189,8 @@ async fn comes_back(signal: Signal) {
         let (resolves, auths) = asked(&mut world).await;
         let (logins, refreshes) = (usher.logins(), usher.refreshes());
         let (then, lines) = (Instant::now(), world.lines().len());
+        let heard = |session: &Session| session.told(|told| told.heard.last().copied());
+        let before = sessions.iter().filter_map(heard).max().unwrap_or_default();
         let process = world.stack.process(&victim);
         process.signal(signal);
         process.wait().await.expect("ends");
@@ -199,7 +201,9 @@ async fn comes_back(signal: Signal) {
                     let lost = told.disconnected.last().filter(|(at, _)| *at > then);
                     let joined = told.joined.last();
                     assert_eq!(told.wrong, Vec::<String>::new());
-                    lost.is_none_or(|(lost, _)| joined.is_some_and(|joined| joined > lost))
+                    // Nobody has noticed anything yet, as long as nothing said later was heard.
+                    let hears = told.heard.last().is_some_and(|last| *last > before + 3);
+                    hears && lost.is_none_or(|(lost, _)| joined.is_some_and(|joined| joined > lost))
                 })
             };
             sessions.iter().all(back)
