@@ -46,6 +46,7 @@ services: ## Install what tests and emulators need from the system's packages: r
 	@missing=(); \
 	command -v redis-server >/dev/null || missing+=(redis-server); \
 	python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv); \
+	for program in $(ALSO); do command -v $$program >/dev/null || missing+=($$program); done; \
 	[ "$${#missing[@]}" = 0 ] || { \
 	    echo "installing $${missing[*]}"; \
 	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
@@ -72,9 +73,8 @@ test-backends: services ## Run the end-to-end tests on Pub/Sub, and on Redis Str
 	INFRACHAT_BACKENDS=redis-streams cargo test --package infrachat-e2e $(ON_BACKENDS)
 
 .PHONY: bench-services
-bench-services: services
-	@command -v nats-server >/dev/null || { echo "installing nats-server"; \
-	    $$([ "$$(id -u)" = 0 ] || echo sudo) apt-get install -y -qq nats-server >/dev/null; }
+bench-services:
+	@$(MAKE) --no-print-directory services ALSO=nats-server
 
 .PHONY: bench
 bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 8 minutes)

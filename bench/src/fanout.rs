@@ -46,7 +46,7 @@ impl Load {
 }
 
 /// What is measured.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct Options {
     /// Connections that hear every message.
     #[arg(long, default_value_t = 1_000)]
@@ -103,7 +103,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         })
         .collect();
     print(options, &figures);
-    report::write("fanout", options_of(options), &figures)
+    report::write("fanout", options, &figures)
 }
 
 #[derive(Debug, Serialize)]
@@ -112,15 +112,6 @@ struct Row {
     load: Load,
     #[serde(flatten)]
     figures: Figures,
-}
-
-fn options_of(options: &Options) -> serde_json::Value {
-    serde_json::json!({
-        "connections": options.connections,
-        "size": options.size,
-        "seconds": options.seconds,
-        "rounds": options.rounds,
-    })
 }
 
 /// Runs all loads on a server of its own.

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// What is measured.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct Options {
     /// Sessions in the channel.
     #[arg(long, value_delimiter = ',', default_values_t = [10, 100, 1_000, 10_000])]
@@ -56,6 +56,5 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         table.row(std::iter::once(members.to_string()).chain(figures));
     }
     table.print();
-    let settings = serde_json::json!({ "seconds": options.seconds });
-    report::write("growth", settings, &rows)
+    report::write("growth", options, &rows)
 }

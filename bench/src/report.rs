@@ -60,7 +60,7 @@ impl Table {
 /// Writes figures to `target/bench/NAME.json`, with what they were measured on.
 pub(crate) fn write(
     name: &str,
-    options: serde_json::Value,
+    options: &impl Serialize,
     figures: &impl Serialize,
 ) -> anyhow::Result<()> {
     let directory = PathBuf::from("target/bench");

@@ -6,17 +6,16 @@ use bytes::BytesMut;
 use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
     sync::Semaphore,
     task::JoinSet,
     time::Instant,
 };
 
 use crate::{
-    http2::{self, Messages},
+    http2,
     process::{file_limit, kernel_tcp_memory},
     report::{self, Table},
-    target::{Infrachat, Shard, Subscriber, hello},
+    target::{Infrachat, Shard, Subscriber, Wire, hello},
 };
 
 /// Clients that arrive at the same moment, when nothing else is said.
@@ -25,7 +24,7 @@ const AT_ONCE: usize = 64;
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// What is measured of idle sessions.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct IdleOptions {
     /// How many sessions.
     #[arg(long, value_delimiter = ',', default_values_t = [5_000, 20_000])]
@@ -114,11 +113,11 @@ pub(crate) async fn idle(options: &IdleOptions) -> anyhow::Result<()> {
         );
     }
     table.print();
-    report::write("idle", serde_json::json!({}), &rows)
+    report::write("idle", options, &rows)
 }
 
 /// What is measured of sessions that come.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct ArrivalsOptions {
     /// How many sessions.
     #[arg(long, default_value_t = 10_000)]
@@ -180,21 +179,14 @@ pub(crate) async fn arrivals(options: &ArrivalsOptions) -> anyhow::Result<()> {
         ]);
     }
     table.print();
-    let settings = serde_json::json!({ "sessions": options.sessions });
-    report::write("arrivals", settings, &rows)
+    report::write("arrivals", options, &rows)
 }
 
 /// Clients that came, and stay for as long as this lives.
 #[derive(Debug)]
 struct Held {
     retried: u64,
-    _clients: Vec<Client>,
-}
-
-#[derive(Debug)]
-enum Client {
-    Bare(#[allow(dead_code)] TcpStream),
-    Session(#[allow(dead_code)] Subscriber),
+    _clients: Vec<Subscriber>,
 }
 
 async fn arrive(
@@ -235,33 +227,33 @@ async fn arrive(
     Ok(held)
 }
 
-async fn come(shard: &Shard, token: &str, stage: Stage) -> anyhow::Result<Client> {
-    if stage == Stage::Joined {
-        return Ok(Client::Session(shard.subscribe(token).await?));
-    }
-    let mut stream = TcpStream::connect(&shard.endpoint).await?;
-    stream.set_nodelay(true)?;
-    let mut out = BytesMut::new();
-    if stage == Stage::Connection {
-        return Ok(Client::Bare(stream));
-    }
-    let mut connection = http2::Connection::new(shard.windows, &mut out);
-    if stage == Stage::Session {
-        http2::open(&mut out, 1);
-        http2::message(&mut out, 1, &hello(token));
-    } else {
-        http2::ping(&mut out, 1);
-    }
-    stream.write_all(&out.split()).await?;
-    let mut messages = Messages::default();
-    let mut bytes = vec![0; 4096];
-    loop {
-        let read = stream.read(&mut bytes).await?;
-        anyhow::ensure!(read > 0, "the shard hung up");
-        connection.feed(&bytes[..read], &mut out, |data| messages.feed(data))?;
-        stream.write_all(&out.split()).await?;
-        if stage == Stage::Http2 || messages.next().is_some() {
-            return Ok(Client::Bare(stream));
+/// A client that has come so far.
+async fn come(shard: &Shard, token: &str, stage: Stage) -> anyhow::Result<Subscriber> {
+    match stage {
+        Stage::Connection => {
+            let stream = shard.connect().await?;
+            let wire = Wire::Plain;
+            Ok(Subscriber { stream, wire })
         }
+        Stage::Http2 => agree(shard).await,
+        // Whatever it says first, it says in a session.
+        Stage::Session => shard.open(&[hello(token)], |_| Ok(true)).await,
+        Stage::Joined => shard.subscribe(token).await,
     }
+}
+
+/// A connection on which the other side has spoken HTTP/2.
+async fn agree(shard: &Shard) -> anyhow::Result<Subscriber> {
+    let mut stream = shard.connect().await?;
+    let mut out = BytesMut::new();
+    let mut connection = http2::Connection::new(shard.windows, &mut out);
+    http2::ping(&mut out, 1);
+    stream.write_all(&out.split()).await?;
+    let mut bytes = vec![0; 4096];
+    let read = stream.read(&mut bytes).await?;
+    anyhow::ensure!(read > 0, "the shard hung up");
+    connection.feed(&bytes[..read], &mut out, |_| {})?;
+    stream.write_all(&out.split()).await?;
+    let wire = Wire::Http2(Box::new(connection));
+    Ok(Subscriber { stream, wire })
 }

@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(10);
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// What is measured.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 pub(crate) struct Options {
     /// Sessions in the channel.
     #[arg(long, default_value_t = 1_000)]
@@ -90,14 +90,7 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         rows.iter().all(|row| row.unaccounted == 0),
         "slow readers were not told of everything that they missed"
     );
-    let settings = serde_json::json!({
-        "connections": options.connections,
-        "rate": options.rate,
-        "senders": options.senders,
-        "seconds": options.seconds,
-        "size": options.size,
-    });
-    report::write("slow-readers", settings, &rows)
+    report::write("slow-readers", options, &rows)
 }
 
 async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {

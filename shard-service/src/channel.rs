@@ -26,7 +26,7 @@ use crate::{
     history::HistoryQueue,
     log::{Cursor, Entry, Place, Read, Ring, RingLimits, Skipped},
     observe::Lag,
-    reader::Reader,
+    reader::Readers,
     refused::Refused,
     run::Author,
     session::Mailbox,
@@ -48,7 +48,7 @@ pub(crate) struct Channel {
     epoch: Epoch,
     region: Region,
     inner: Mutex<Inner>,
-    readers: Mutex<Vec<Arc<Reader>>>,
+    pub(crate) readers: Readers,
     history: HistoryQueue,
     lag: Arc<Lag>,
 }
@@ -164,7 +164,7 @@ impl Channel {
         self.lag.add(message.published_at);
         self.write(message, place, (origin, origin_seq), delivery);
         drop(inner);
-        self.wake();
+        self.readers.wake();
         Appended::New
     }
 
@@ -200,7 +200,7 @@ impl Channel {
             stable,
         );
         drop(inner);
-        self.wake();
+        self.readers.wake();
     }
 
     /// Tells readers that messages of a region did not come, and can't be had.
@@ -357,13 +357,7 @@ impl Channel {
 
     /// Unread messages of the reader that is furthest behind.
     pub(crate) fn lag(&self) -> u64 {
-        let messages = self.lock().ring.messages();
-        let readers = self.lock_readers();
-        readers
-            .iter()
-            .map(|reader| reader.lag(messages))
-            .max()
-            .unwrap_or(0)
+        self.readers.lag(self.lock().ring.messages())
     }
 
     /// Moves a slow reader ahead.
@@ -383,40 +377,17 @@ impl Channel {
         (self.epoch, Offset(inner.next_offset.0 - 1)).max(inner.stable)
     }
 
-    /// Adds a reader, to be woken from now on.
-    pub(crate) fn add_reader(&self, reader: Arc<Reader>) {
-        self.lock_readers().push(reader);
-    }
-
-    /// Stops waking a reader.
-    pub(crate) fn remove_reader(&self, reader: &Arc<Reader>) {
-        self.lock_readers()
-            .retain(|other| !Arc::ptr_eq(other, reader));
-    }
-
     /// Since when nobody reads and nothing waits, so that it can be forgotten and loaded again from
     /// history; none if it is in use. Counts from the first call that finds it idle.
     pub(crate) fn idle_for(&self) -> Option<Duration> {
         let mut inner = self.lock();
         let newest = (self.epoch, Offset(inner.next_offset.0 - 1));
-        let idle =
-            self.lock_readers().is_empty() && inner.parked.is_empty() && newest <= inner.stable;
+        let idle = self.readers.is_empty() && inner.parked.is_empty() && newest <= inner.stable;
         if !idle {
             inner.idle_since = None;
             return None;
         }
         Some(inner.idle_since.get_or_insert_with(Instant::now).elapsed())
-    }
-
-    fn lock_readers(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
-        self.readers
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Has every reader look at the channel.
-    pub(crate) fn wake(&self) {
-        self.lock_readers().iter().for_each(|reader| reader.wake());
     }
 }
 

@@ -198,7 +198,7 @@ impl Partition {
         self.lock()
             .values()
             .filter_map(|slot| slot.get())
-            .for_each(|channel| channel.wake());
+            .for_each(|channel| channel.readers.wake());
     }
 
     /// Stops at once, without waiting for its tasks to end.

@@ -73,7 +73,7 @@ impl Reader {
     }
 
     /// How many of so many messages are before it.
-    pub(crate) fn lag(&self, messages: u64) -> u64 {
+    fn lag(&self, messages: u64) -> u64 {
         messages.saturating_sub(self.read.load(Ordering::Relaxed))
     }
 
@@ -131,5 +131,43 @@ impl Reader {
                 None
             }
         }
+    }
+}
+
+/// All readers of a channel.
+#[derive(Debug, Default)]
+pub(crate) struct Readers(Mutex<Vec<Arc<Reader>>>);
+
+impl Readers {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Reader>>> {
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Adds a reader, to be woken from now on.
+    pub(crate) fn add(&self, reader: Arc<Reader>) {
+        self.lock().push(reader);
+    }
+
+    /// Stops waking a reader.
+    pub(crate) fn remove(&self, reader: &Arc<Reader>) {
+        self.lock().retain(|other| !Arc::ptr_eq(other, reader));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// How many of so many messages are before the one that is furthest behind.
+    pub(crate) fn lag(&self, messages: u64) -> u64 {
+        let readers = self.lock();
+        let lags = readers.iter().map(|reader| reader.lag(messages));
+        lags.max().unwrap_or(0)
+    }
+
+    /// Has every reader look at the channel.
+    pub(crate) fn wake(&self) {
+        self.lock().iter().for_each(Reader::wake);
     }
 }

@@ -16,7 +16,7 @@ use infrachat_types::ClientMessageId;
 use prost::Message as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpSocket,
+    net::{TcpSocket, TcpStream},
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -169,19 +169,31 @@ impl Shard {
         }))
     }
 
-    /// A session that joined, on a connection of its own, from which what is not needed was read.
-    pub(crate) async fn subscribe(&self, token: &str) -> anyhow::Result<Subscriber> {
+    /// A connection on which nothing was said.
+    pub(crate) async fn connect(&self) -> anyhow::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
         }
-        let mut stream = socket.connect(self.endpoint.parse()?).await?;
+        let stream = socket.connect(self.endpoint.parse()?).await?;
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// A stream on a connection of its own, on which these frames were said, and read until an answer is
+    /// the one waited for.
+    pub(crate) async fn open(
+        &self,
+        frames: &[Bytes],
+        is_ready: impl Fn(Bytes) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Subscriber> {
+        let mut stream = self.connect().await?;
         let mut out = BytesMut::new();
         let mut connection = Box::new(http2::Connection::new(self.windows, &mut out));
         http2::open(&mut out, 1);
-        http2::message(&mut out, 1, &hello(token));
-        http2::message(&mut out, 1, &self.join());
+        for frame in frames {
+            http2::message(&mut out, 1, frame);
+        }
         let mut messages = Messages::default();
         let mut bytes = vec![0; 16 * 1024];
         loop {
@@ -192,16 +204,18 @@ impl Shard {
             }
             connection.feed(&bytes[..read], &mut out, |data| messages.feed(data))?;
             while let Some(batch) = messages.next() {
-                if has_joined(batch)? {
-                    // Presence of others may follow; messages don't before the first is published.
+                if is_ready(batch)? {
                     stream.write_all(&out.split()).await?;
-                    return Ok(Subscriber {
-                        stream,
-                        wire: Wire::Http2(connection),
-                    });
+                    let wire = Wire::Http2(connection);
+                    return Ok(Subscriber { stream, wire });
                 }
             }
         }
+    }
+
+    /// A session that joined. Presence of others may follow; messages don't, before the first is published.
+    pub(crate) async fn subscribe(&self, token: &str) -> anyhow::Result<Subscriber> {
+        self.open(&[hello(token), self.join()], has_joined).await
     }
 }
 

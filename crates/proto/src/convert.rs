@@ -12,14 +12,19 @@ use crate::chat::v1 as chat;
 /// One event as an entry of a `ServerBatch`: entries, joined in order, are a valid batch.
 #[must_use]
 pub fn event_entry(kind: chat::server_event::Kind) -> Bytes {
+    let mut entry = BytesMut::new();
+    put_event(&mut entry, kind);
+    entry.freeze()
+}
+
+fn put_event(out: &mut BytesMut, kind: chat::server_event::Kind) {
     let event = chat::ServerEvent { kind: Some(kind) };
     let length = event.encoded_len();
-    let mut entry = BytesMut::with_capacity(length + 6);
+    out.reserve(length + 6);
     // Field 1, length-delimited, as in `ServerBatch.events`.
-    entry.put_u8(0x0a);
-    prost::encoding::encode_varint(length as u64, &mut entry);
-    event.encode_raw(&mut entry);
-    entry.freeze()
+    out.put_u8(0x0a);
+    prost::encoding::encode_varint(length as u64, out);
+    event.encode_raw(out);
 }
 
 /// Bytes of a gRPC message before its content.
@@ -67,7 +72,7 @@ impl Frame {
 #[must_use]
 pub fn event_frame(kind: chat::server_event::Kind) -> Bytes {
     let mut frame = Frame::default();
-    frame.push(&event_entry(kind));
+    put_event(&mut frame.0, kind);
     frame.finish()
 }
 

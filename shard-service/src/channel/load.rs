@@ -11,7 +11,7 @@ use infrachat_types::{ChannelName, Epoch, Offset, OriginId, Region};
 use super::{Channel, ChannelLimits, Inner, Origin, encode_position};
 use crate::{
     comings::Comings, dedupe::DuplicateWindow, history::HistoryQueue, log::Ring, observe::Lag,
-    refused::Refused,
+    reader::Readers, refused::Refused,
 };
 
 /// The newest entries of a channel's history, in append order.
@@ -95,7 +95,7 @@ impl Channel {
             epoch,
             region,
             inner: Mutex::new(inner),
-            readers: Mutex::new(Vec::new()),
+            readers: Readers::default(),
             history,
             lag,
         }

@@ -88,13 +88,13 @@ impl Session {
         // Woken from here on, so that nothing appended after the cursor was chosen is overlooked.
         let place = (Arc::clone(&partition), Arc::clone(&channel));
         let reader = Reader::new(&self.outlet, self.next_number, place);
-        channel.add_reader(Arc::clone(&reader));
+        channel.readers.add(Arc::clone(&reader));
         let start = catch_up::start(&self.parts, &channel, &join);
         let seat = Seat {
             user: self.user.clone(),
             region: self.parts.region.clone(),
             // One for each join, so that giving up an earlier one can't take it away.
-            session: SessionId::from_text(&format!("{}.{}", self.id, self.next_number)),
+            session: SessionId::from_text(&format!("{}.{}", self.id(), self.next_number)),
         };
         let roster = presence::arrive(&self.parts, &partition, &channel, &seat).await;
         self.say(Kind::Joined(joined(&name, number, &join, &start, roster)));
@@ -171,7 +171,7 @@ impl Session {
         else {
             return;
         };
-        seated.reader.channel.remove_reader(&seated.reader);
+        seated.reader.channel.readers.remove(&seated.reader);
         let parts = Arc::clone(&self.parts);
         // Off the session's way: it may be ending, and presence may be slow.
         self.parts.tasks.spawn(async move {
@@ -219,8 +219,8 @@ impl Session {
                 }
             }
             Err(err) => {
-                tracing::warn!(session = %self.id, %err, "history can't be read; trying again");
-                let mailbox = self.mailbox.clone();
+                tracing::warn!(session = %self.id(), %err, "history can't be read; trying again");
+                let mailbox = self.outlet.mailbox.clone();
                 self.parts.tasks.spawn(async move {
                     tokio::time::sleep(MOVING).await;
                     mailbox.send(Note::Replay(number));
@@ -250,7 +250,7 @@ impl Session {
         reader.place_at(cursor);
         COUNTED.slow_skipped.increment(1);
         COUNTED.slow_reader.count(skipped.missed);
-        tracing::debug!(session = %self.id, channel = %name, missed = skipped.missed, "a slow reader skipped ahead");
+        tracing::debug!(session = %self.id(), channel = %name, missed = skipped.missed, "a slow reader skipped ahead");
         self.say(Kind::Gap(chat::Gap {
             channel: name.to_string(),
             from: skipped.from,

@@ -108,8 +108,8 @@ impl Session {
         }
         let sender = Sender {
             user: &self.user,
-            session: &self.id,
-            mailbox: &self.mailbox,
+            session: self.id(),
+            mailbox: &self.outlet.mailbox,
         };
         ingest::take(&self.parts, (&partition, &channel), sender, publish).await
     }
@@ -129,7 +129,7 @@ impl Session {
         }
         let kind = bus::envelope::Kind::Typing(bus::TypingEvent {
             user: self.user.to_string(),
-            session_id: self.id.to_string(),
+            session_id: self.id().to_string(),
         });
         drop(partition.publish(Outgoing {
             channel,
@@ -151,7 +151,7 @@ impl Session {
         }
         self.parts
             .sessions
-            .renewed(&self.id, claims.family, claims.issued_at);
+            .renewed(self.id(), claims.family, claims.issued_at);
         self.auth_expires_at = claims.expires_at;
         self.say(Kind::Reauthenticated(chat::Reauthenticated {
             auth_expires_at_ms: claims.expires_at,

@@ -50,11 +50,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Session {
     parts: Arc<Parts>,
-    id: SessionId,
     user: UserName,
     auth_expires_at: UnixMillis,
     heartbeat: Heartbeat,
-    mailbox: Mailbox,
     notes: mpsc::UnboundedReceiver<Note>,
     outlet: Arc<Outlet>,
     channels: HashMap<u64, Seated>,
@@ -174,11 +172,9 @@ impl Session {
         let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST));
         let session = Self {
             parts: Arc::clone(parts),
-            id: outlet.reader.session().clone(),
             user: admitted.claims.user.clone(),
             auth_expires_at: admitted.claims.expires_at,
             heartbeat: admitted.heartbeat,
-            mailbox: outlet.mailbox.clone(),
             notes,
             outlet: Arc::clone(outlet),
             channels: HashMap::new(),
@@ -192,9 +188,13 @@ impl Session {
             closing: None,
             closed_as: None,
         };
-        let welcome = handshake::welcome(parts, &session.id, admitted);
+        let welcome = handshake::welcome(parts, session.id(), admitted);
         session.say(Kind::Welcome(welcome));
         session
+    }
+
+    fn id(&self) -> &SessionId {
+        self.outlet.reader.session()
     }
 
     /// Runs to the end, and answers why it came, as it is counted.
@@ -250,9 +250,7 @@ impl Session {
         // Often enough to notice in time that nothing is taken.
         let look = now + self.heartbeat.timeout / 2;
         let stuck = self.stuck.map(|(_, since)| since + self.heartbeat.timeout);
-        [auth, heard, stuck.unwrap_or(look)]
-            .into_iter()
-            .fold(look, Instant::min)
+        auth.min(heard).min(look).min(stuck.unwrap_or(look))
     }
 
     /// Closes the session when a deadline has passed; answers whether it must end without a word.
