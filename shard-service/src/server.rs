@@ -251,7 +251,7 @@ async fn ensure_topics(parts: &Parts) -> Result<(), BusError> {
         }
     });
     stream::iter(ensuring)
-        .buffer_unordered(TOPICS_AT_ONCE)
+        .buffered(TOPICS_AT_ONCE)
         .try_collect()
         .await
 }

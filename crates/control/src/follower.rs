@@ -3,11 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use futures::{
-    StreamExt as _,
-    future::{join_all, try_join_all},
-    stream::FuturesUnordered,
-};
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use infrachat_bus::{
     BusError, ConsumeLimits, Consumer, Delivery, Event, EventBus, PushTarget, Subscription,
 };
@@ -125,7 +121,8 @@ impl Follower {
                 ensured => ensured,
             }
         });
-        try_join_all(ensuring).await.map(drop)
+        // Of all that are refused the first of the list is named, whichever answers first.
+        join_all(ensuring).await.into_iter().collect()
     }
 
     /// Hears, and never ends. Dropping it hands back what is not done. A region that can't be followed
