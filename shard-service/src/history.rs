@@ -16,9 +16,11 @@ use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
-use crate::{channel::Channel, counted::COUNTED, log::Place, parts::in_time, registry::Sessions};
+use crate::{
+    channel::Channel, counted::COUNTED, log::Place, partition::Stop, parts::in_time,
+    registry::Sessions,
+};
 
 /// Most messages written in one transaction.
 const BATCH: usize = 200;
@@ -162,7 +164,7 @@ pub(crate) struct HistoryWriter {
     pub(crate) store: Arc<dyn Metadata>,
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled by the writer when the partition turns out to be somebody else's.
-    pub(crate) stop: CancellationToken,
+    pub(crate) stop: Stop,
     receiver: mpsc::UnboundedReceiver<Queued>,
     backlog: Arc<Backlog>,
 }
@@ -174,7 +176,7 @@ impl HistoryWriter {
         (limit, budget): (usize, Arc<HistoryBudget>),
         store: Arc<dyn Metadata>,
         sessions: Arc<Sessions>,
-        stop: CancellationToken,
+        stop: Stop,
     ) -> (HistoryQueue, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let backlog = Arc::new(Backlog {
@@ -203,7 +205,7 @@ impl HistoryWriter {
 
     /// Writes until stopped. What is left goes back to the bus.
     pub(crate) async fn run(mut self) {
-        let stop = self.stop.clone();
+        let stop = self.stop.token().clone();
         stop.run_until_cancelled(self.write_all()).await;
         self.receiver.close();
         while let Ok(left) = self.receiver.try_recv() {

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use infrachat_proto::Frame;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{parts::Parts, reader::Reader, run::Author, session::Mailbox, tally::Tally};
 
@@ -195,9 +195,9 @@ impl Outlet {
                 return Poll::Pending;
             };
             drop(waiting);
-            if let Some(frame) = reader.read(tally) {
-                let now = self.parts.clock.now();
-                tally.sent(&self.parts.sources, self.reader.session(), now);
+            let now = Instant::now();
+            if let Some(frame) = reader.read(now, tally) {
+                tally.sent(&self.parts, self.reader.session(), now);
                 return self.take(frame);
             }
         }

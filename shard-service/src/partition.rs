@@ -2,14 +2,20 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use infrachat_bus::{ConsumeLimits, Subscription, Topic};
 use infrachat_metadata::MetadataError;
 use infrachat_types::{ChannelName, Epoch, Region};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::{
+    sync::{OnceCell, mpsc},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -31,6 +37,34 @@ const TAIL: usize = 500;
 
 type Slot = Arc<OnceCell<Arc<Channel>>>;
 
+/// Tells everything that serves a partition to end. Whether it did is asked before each delivery, which
+/// the token alone would answer under a lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop {
+    token: CancellationToken,
+    /// The partition is being closed, or over.
+    shut: Arc<AtomicBool>,
+}
+
+impl Stop {
+    pub(crate) fn new() -> Self {
+        Self {
+            token: CancellationToken::new(),
+            shut: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// Ends everything.
+    pub(crate) fn cancel(&self) {
+        self.shut.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+}
+
 /// A partition under one epoch.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -43,7 +77,7 @@ pub(crate) struct Partition {
     /// What the bus tells of seats, on its way to presence.
     heard: mpsc::Sender<Heard>,
     /// Ends everything: the partition is somebody else's.
-    stop: CancellationToken,
+    stop: Stop,
     /// Ends taking in, first step of giving the partition back.
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -52,8 +86,8 @@ pub(crate) struct Partition {
 impl Partition {
     /// Starts serving.
     pub(crate) fn start(number: u32, epoch: Epoch, parts: &Arc<Parts>) -> Arc<Self> {
-        let stop = CancellationToken::new();
-        let closing = stop.child_token();
+        let stop = Stop::new();
+        let closing = stop.token().child_token();
         let tasks = TaskTracker::new();
         let (history, writer) = HistoryWriter::new(
             (number, epoch),
@@ -70,7 +104,7 @@ impl Partition {
             region: parts.region.to_string(),
             name: infrachat_routing::messages_topic(number),
         };
-        let lanes = Lanes::start(&topic, parts, &stop, &tasks);
+        let lanes = Lanes::start(&topic, parts, stop.token(), &tasks);
         let (heard, hearing) = mpsc::channel(HEARD);
         let partition = Arc::new(Self {
             number,
@@ -190,7 +224,12 @@ impl Partition {
 
     /// Whether this shard still serves it, and may: one that was frozen looks before it does anything.
     pub(crate) fn is_open(&self) -> bool {
-        !self.closing.is_cancelled() && self.parts.partitions.may_serve()
+        self.is_open_at(Instant::now())
+    }
+
+    /// [`Self::is_open`] for who has just looked at the clock.
+    pub(crate) fn is_open_at(&self, now: Instant) -> bool {
+        !self.stop.shut.load(Ordering::Acquire) && self.parts.partitions.may_serve_at(now)
     }
 
     /// Sessions look, and find that the partition is closed.
@@ -217,6 +256,7 @@ impl Partition {
     /// Gives it back in order: takes nothing more in, lets what is under way reach the bus and
     /// history, then stops. What can't be written within `grace` the bus will deliver again.
     pub(crate) async fn close(&self, grace: Duration) {
+        self.stop.shut.store(true, Ordering::Release);
         self.closing.cancel();
         self.wake_readers();
         let settled = async {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -114,102 +117,112 @@ impl Clock {
 /// The partitions that this shard serves, and where the others are.
 #[derive(Debug, Default)]
 pub(crate) struct Partitions {
-    owned: RwLock<Owned>,
+    owned: RwLock<HashMap<u32, Arc<Partition>>>,
+    lease: Lease,
     elsewhere: RwLock<HashMap<u32, String>>,
 }
 
+/// Until when the shard may serve. It is asked before each delivery, so without a lock; it is changed
+/// while the partitions are locked.
 #[derive(Debug)]
-struct Owned {
-    partitions: HashMap<u32, Arc<Partition>>,
-    /// The lease may have run out: nothing is served.
-    fenced: bool,
-    /// When it may have, whatever else this process has come to know of it: it may have been frozen.
-    good_until: Instant,
+struct Lease {
+    /// Nanoseconds after this are what the others count.
+    began: Instant,
+    /// When it may have run out, whatever else this process has come to know of it: it may have been
+    /// frozen.
+    good_until: AtomicU64,
+    /// When nothing is served any more: the same, or at once.
+    serves_until: AtomicU64,
 }
 
-impl Owned {
-    fn may_serve(&self) -> bool {
-        !self.fenced && Instant::now() < self.good_until
-    }
-}
-
-impl Default for Owned {
+impl Default for Lease {
     /// Nothing is served before the lease is there.
     fn default() -> Self {
         Self {
-            partitions: HashMap::new(),
-            fenced: true,
-            good_until: Instant::now(),
+            began: Instant::now(),
+            good_until: AtomicU64::new(0),
+            serves_until: AtomicU64::new(0),
         }
     }
 }
 
+impl Lease {
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.began);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.serves_until.load(Ordering::Acquire) == 0
+    }
+}
+
 impl Partitions {
-    fn read(&self) -> RwLockReadGuard<'_, Owned> {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u32, Arc<Partition>>> {
         self.owned.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Owned> {
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u32, Arc<Partition>>> {
         self.owned.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The partition, if it is served here.
     pub(crate) fn get(&self, number: u32) -> Option<Arc<Partition>> {
         self.read()
-            .partitions
             .get(&number)
             .filter(|partition| partition.is_open())
             .cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
-        self.read().partitions.values().cloned().collect()
+        self.read().values().cloned().collect()
     }
 
     /// Adds a partition, unless nothing may be served.
     pub(crate) fn insert(&self, partition: Arc<Partition>) -> bool {
         let mut owned = self.write();
-        let served = owned.may_serve();
+        let served = self.may_serve_at(Instant::now());
         if served {
-            owned.partitions.insert(partition.number, partition);
+            owned.insert(partition.number, partition);
         }
         served
     }
 
     pub(crate) fn remove(&self, number: u32) {
-        self.write().partitions.remove(&number);
+        self.write().remove(&number);
     }
 
     /// Serves nothing from now on; answers what was served.
     pub(crate) fn fence(&self) -> Vec<Arc<Partition>> {
         let mut owned = self.write();
-        owned.fenced = true;
-        owned
-            .partitions
-            .drain()
-            .map(|(_, partition)| partition)
-            .collect()
+        self.lease.serves_until.store(0, Ordering::Release);
+        owned.drain().map(|(_, partition)| partition).collect()
     }
 
     /// The lease is good until then.
     pub(crate) fn unfence(&self, until: Instant) {
-        let mut owned = self.write();
-        owned.fenced = false;
-        owned.good_until = until;
+        let _owned = self.write();
+        let until = self.lease.nanos(until);
+        self.lease.good_until.store(until, Ordering::Release);
+        // 0 says that it is fenced.
+        self.lease
+            .serves_until
+            .store(until.max(1), Ordering::Release);
     }
 
     /// Until when the lease is good.
     pub(crate) fn good_until(&self) -> Instant {
-        self.read().good_until
+        let until = self.lease.good_until.load(Ordering::Acquire);
+        self.lease.began + Duration::from_nanos(until)
     }
 
-    /// Whether the lease is good at this very moment.
-    pub(crate) fn may_serve(&self) -> bool {
-        self.read().may_serve()
+    /// Whether the lease is good at this very moment, which is now.
+    pub(crate) fn may_serve_at(&self, now: Instant) -> bool {
+        self.lease.nanos(now) < self.lease.serves_until.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_fenced(&self) -> bool {
-        self.read().fenced
+        self.lease.is_fenced()
     }
 
     /// The address of the shard that serves a partition, as far as is known.

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     channel::Channel,
@@ -95,11 +96,11 @@ impl Reader {
     }
 
     /// What comes next, if anything does. Whatever else there is to do, the session is told.
-    pub(crate) fn read(self: &Arc<Self>, tally: &mut Tally) -> Option<Bytes> {
+    pub(crate) fn read(self: &Arc<Self>, now: Instant, tally: &mut Tally) -> Option<Bytes> {
         // Before reading, so that what is appended meanwhile queues it again.
         self.queued.store(false, Ordering::Release);
         let mut place = self.lock();
-        if !self.partition.is_open() {
+        if !self.partition.is_open_at(now) {
             place.held = true;
             self.outlet.mailbox.send(Note::Moved(self.number));
             return None;

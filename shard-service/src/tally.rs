@@ -6,7 +6,8 @@ use infrachat_types::{RegionTag, SessionId, UnixMillis};
 use tokio::time::Instant;
 
 use crate::{
-    counted::{COUNTED, Source},
+    counted::COUNTED,
+    parts::Parts,
     traces::{self, Traced},
 };
 
@@ -71,20 +72,22 @@ impl Tally {
     }
 
     /// Counts what was noted as sent, and forgets it.
-    pub(crate) fn sent(&mut self, sources: &[Source], reader: &SessionId, now: UnixMillis) {
+    pub(crate) fn sent(&mut self, parts: &Parts, reader: &SessionId, now: Instant) {
         if self.by_source.is_empty() {
             return;
         }
         COUNTED.frames.increment(1);
-        let of = |tag: RegionTag| sources.iter().find(|source| source.tag == tag);
+        let of = |tag: RegionTag| parts.sources.iter().find(|source| source.tag == tag);
         for (tag, count) in self.by_source.drain(..) {
             if let Some(source) = of(tag) {
                 source.deliveries.increment(count);
             }
         }
         if let Some(oldest) = self.oldest.take() {
-            COUNTED.fanout.record(oldest.appended.elapsed());
-            let age = now.saturating_sub(oldest.published_at).max(0);
+            COUNTED
+                .fanout
+                .record(now.saturating_duration_since(oldest.appended));
+            let age = parts.clock.now().saturating_sub(oldest.published_at).max(0);
             if let Some(source) = of(oldest.source) {
                 source.delivery.record(age as f64 / 1_000.0);
             }
