@@ -11,16 +11,13 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
-use infrachat_proto::{
-    chat::v1::server::chat_service_server::{ChatServiceServer, SERVICE_NAME},
-    codec::Raw,
-};
+use infrachat_proto::chat::v1::server::chat_service_server::{ChatServiceServer, SERVICE_NAME};
 use infrachat_runtime::Hangup;
 use tokio_util::task::TaskTracker;
-use tonic::{Streaming, body::Body, server::NamedService};
+use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
-use crate::{grpc::Chat, parts::Parts, session};
+use crate::{grpc::Chat, inbound::Inbound, parts::Parts, session};
 
 const OPEN: &str = "/infrachat.chat.v1.ChatService/Open";
 /// Bytes of a client's frame: the longest body that a shard may be set to take, and what is beside it.
@@ -49,7 +46,7 @@ impl Gate {
 
     fn open(&self, request: Request<Body>) -> Response<Body> {
         let hangup = request.extensions().get::<Hangup>().cloned();
-        let inbound = Streaming::new_request(Raw, request.into_body(), None, Some(LARGEST_FRAME));
+        let inbound = Inbound::new(request.into_body(), LARGEST_FRAME);
         let (session, body) = session::open(&self.parts, inbound, hangup);
         self.sessions.spawn(session);
         let mut response = Response::new(Body::new(body));

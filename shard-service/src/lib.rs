@@ -17,6 +17,7 @@ mod gate;
 mod grpc;
 mod history;
 mod holes;
+mod inbound;
 mod ingest;
 mod log;
 mod observe;

@@ -99,13 +99,15 @@ fn is_here(sessions: &Sessions, now: Instant) -> bool {
     sessions.values().any(|&until| until > now)
 }
 
+/// Few, however many sessions a user has.
 fn regions(sessions: &Sessions, now: Instant) -> Vec<Region> {
-    let mut regions: Vec<_> = sessions
-        .iter()
-        .filter(|&(_, &until)| until > now)
-        .map(|((region, _), _)| region.clone())
-        .collect();
-    regions.dedup();
+    let mut regions: Vec<Region> = Vec::new();
+    let here = sessions.iter().filter(|&(_, &until)| until > now);
+    for ((region, _), _) in here {
+        if regions.last() != Some(region) {
+            regions.push(region.clone());
+        }
+    }
     regions
 }
 

@@ -1,5 +1,5 @@
-//! A codec that passes bytes through: what a shard sends is encoded already, and what it receives
-//! it decodes itself, so that a frame of garbage is answered and not just cut off.
+//! A codec that passes bytes through, for who encodes and decodes frames by hand: tests, that send
+//! garbage too.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use tonic::{

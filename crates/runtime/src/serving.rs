@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -47,12 +47,14 @@ impl Hangup {
 }
 
 /// Serves one connection until it is over; from `stop` on it takes no more requests.
-pub(crate) async fn serve(
+///
+/// Not an `async fn`, whose future would keep room for what it is made from as well.
+pub(crate) fn serve(
     connection: Connection,
     service: Spanned<Routes>,
     settings: ServeSettings,
     stop: CancellationToken,
-) {
+) -> impl Future<Output = ()> + Send {
     let opened = Opened::default();
     let mut together = Together::new(opened.clone());
     let mut builder = Builder::new(opened.clone());
@@ -77,22 +79,24 @@ pub(crate) async fn serve(
     });
     let serving =
         builder.serve_connection(TokioIo::new(connection), TowerToHyperService::new(service));
-    let mut serving = std::pin::pin!(serving);
+    let mut serving = Box::pin(serving.into_owned());
     together.add(Box::pin(async move {
         stop.cancelled().await;
         Event::Stop
     }));
-    loop {
-        match std::future::poll_fn(|context| together.poll(serving.as_mut(), context)).await {
-            Turn::Stop => {
-                serving.as_mut().graceful_shutdown();
-                together.look_again();
-            }
-            Turn::Ended(ended) => {
-                if let Err(err) = ended {
-                    tracing::debug!(err, "a connection failed");
+    async move {
+        loop {
+            match std::future::poll_fn(|context| together.poll(serving.as_mut(), context)).await {
+                Turn::Stop => {
+                    serving.as_mut().graceful_shutdown();
+                    together.look_again();
                 }
-                return;
+                Turn::Ended(ended) => {
+                    if let Err(err) = ended {
+                        tracing::debug!(err, "a connection failed");
+                    }
+                    return;
+                }
             }
         }
     }
@@ -156,10 +160,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.lock().push(Box::pin(async move {
-            stream.await;
-            Event::Over
-        }));
+        self.lock().push(Box::pin(stream.map(|()| Event::Over)));
     }
 }
 

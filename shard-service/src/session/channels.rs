@@ -31,8 +31,7 @@ pub(super) struct Seated {
     pub(super) reader: Arc<Reader>,
     policy: SlowReaderPolicy,
     /// Read from history first.
-    replay: Option<Replay>,
-    seat: Seat,
+    replay: Option<Box<Replay>>,
 }
 
 impl Session {
@@ -90,12 +89,7 @@ impl Session {
         let reader = Reader::new(&self.outlet, self.next_number, place);
         channel.readers.add(Arc::clone(&reader));
         let start = catch_up::start(&self.parts, &channel, &join);
-        let seat = Seat {
-            user: self.user.clone(),
-            region: self.parts.region.clone(),
-            // One for each join, so that giving up an earlier one can't take it away.
-            session: SessionId::from_text(&format!("{}.{}", self.id(), self.next_number)),
-        };
+        let seat = self.seat(self.next_number);
         let roster = presence::arrive(&self.parts, &partition, &channel, &seat).await;
         self.say(Kind::Joined(joined(&name, number, &join, &start, roster)));
         if let Some(gap) = start.gap {
@@ -111,8 +105,7 @@ impl Session {
         let seated = Seated {
             reader,
             policy,
-            replay: start.replay,
-            seat,
+            replay: start.replay.map(Box::new),
         };
         self.channels.insert(self.next_number, seated);
         self.next_number += 1;
@@ -121,6 +114,15 @@ impl Session {
         } else {
             &COUNTED.joins.resumed
         })
+    }
+
+    /// One for each join, so that giving up an earlier one can't take it away.
+    fn seat(&self, number: u64) -> Seat {
+        Seat {
+            user: self.user.clone(),
+            region: self.parts.region.clone(),
+            session: SessionId::from_text(&format!("{}.{number}", self.id())),
+        }
     }
 
     fn redirect(&mut self, name: &ChannelName, partition: u32, reason: &str) {
@@ -164,19 +166,18 @@ impl Session {
     }
 
     fn give_up_seat(&mut self, name: &ChannelName) {
-        let Some(seated) = self
-            .numbers
-            .remove(name)
-            .and_then(|number| self.channels.remove(&number))
-        else {
+        let Some(number) = self.numbers.remove(name) else {
             return;
         };
-        seated.reader.channel.readers.remove(&seated.reader);
+        let Some(Seated { reader, .. }) = self.channels.remove(&number) else {
+            return;
+        };
+        let seat = self.seat(number);
+        reader.channel.readers.remove(&reader);
         let parts = Arc::clone(&self.parts);
         // Off the session's way: it may be ending, and presence may be slow.
         self.parts.tasks.spawn(async move {
-            let reader = &seated.reader;
-            presence::depart(&parts, &reader.partition, &reader.channel, &seated.seat).await;
+            presence::depart(&parts, &reader.partition, &reader.channel, &seat).await;
         });
     }
 

@@ -10,9 +10,8 @@ use infrachat_proto::{
 };
 use infrachat_types::{CloseCode, ErrorCode, SessionId};
 use prost::Message as _;
-use tonic::Streaming;
 
-use crate::parts::Parts;
+use crate::{inbound::Inbound, parts::Parts};
 
 /// Heartbeat intervals a client may ask for.
 const SHORTEST_HEARTBEAT: Duration = Duration::from_secs(1);
@@ -52,7 +51,7 @@ impl Heartbeat {
 /// Waits for `Hello` and checks it. `None`: the client left.
 pub(crate) async fn admit(
     parts: &Parts,
-    inbound: &mut Streaming<Bytes>,
+    inbound: &mut Inbound,
 ) -> Result<Option<Admitted>, Closing> {
     let first = tokio::time::timeout(parts.tuning.hello_timeout, inbound.message()).await;
     let first = first.map_err(|_| {

@@ -1,10 +1,14 @@
 //! How the rest of the shard reaches a session.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use infrachat_proto::Refusal;
 use infrachat_types::{ChannelName, ClientMessageId, CloseCode, Message, MessageId};
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 
 /// Something a session should know.
 #[derive(Debug)]
@@ -43,18 +47,64 @@ pub(crate) enum Note {
 
 /// A session's mailbox. Unbounded, since what is sent to it is bounded by what the session has in
 /// flight, and by the few events that concern every session.
+///
+/// A channel of tokio's would take some kilobytes even when it is empty.
 #[derive(Debug, Clone)]
-pub(crate) struct Mailbox(mpsc::UnboundedSender<Note>);
+pub(crate) struct Mailbox(Arc<Shared>);
+
+/// What came to a session's mailbox, for the session.
+#[derive(Debug)]
+pub(crate) struct Notes(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// None: the session has ended.
+    waiting: Mutex<Option<VecDeque<Note>>>,
+    came: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<Note>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Notes {
+    /// The next one. Nothing is lost when this is dropped before it is done.
+    pub(crate) async fn next(&mut self) -> Note {
+        loop {
+            let next = self.0.lock().as_mut().and_then(VecDeque::pop_front);
+            match next {
+                Some(note) => return note,
+                None => self.0.came.notified().await,
+            }
+        }
+    }
+}
+
+impl Drop for Notes {
+    fn drop(&mut self) {
+        let left = self.0.lock().take();
+        // Not under the lock.
+        drop(left);
+    }
+}
 
 impl Mailbox {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Note>) {
-        let (sender, notes) = mpsc::unbounded_channel();
-        (Self(sender), notes)
+    pub(crate) fn new() -> (Self, Notes) {
+        let shared = Arc::new(Shared {
+            waiting: Mutex::new(Some(VecDeque::new())),
+            came: Notify::new(),
+        });
+        (Self(Arc::clone(&shared)), Notes(shared))
     }
 
     /// A session that has ended gets no notes.
     pub(crate) fn send(&self, note: Note) {
-        drop(self.0.send(note));
+        if let Some(waiting) = self.0.lock().as_mut() {
+            waiting.push_back(note);
+        }
+        self.0.came.notify_one();
     }
 
     pub(crate) fn acked(&self, message: &Message, message_id: MessageId, duplicate: bool) {
@@ -79,5 +129,43 @@ impl Mailbox {
             channel: channel.clone(),
             up_to,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each is sent once the one before it was heard, so that one that is missed stops everything.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_note_is_missed() {
+        const NOTES: u64 = 50_000;
+        let (mailbox, mut notes) = Mailbox::new();
+        let (heard, mut hearing) = tokio::sync::watch::channel(0);
+        let sending = tokio::spawn(async move {
+            for number in 1..=NOTES {
+                mailbox.send(Note::Slow(number));
+                let all = hearing.wait_for(|heard| *heard == number);
+                drop(all.await.expect("the session goes on"));
+            }
+        });
+        let hearing = async {
+            for expected in 1..=NOTES {
+                assert!(matches!(notes.next().await, Note::Slow(number) if number == expected));
+                heard.send_replace(expected);
+            }
+        };
+        let hearing = tokio::time::timeout(Duration::from_secs(30), hearing).await;
+        hearing.expect("hears every note");
+        sending.await.expect("runs to its end");
+    }
+
+    #[test]
+    fn who_has_ended_keeps_nothing() {
+        let (mailbox, notes) = Mailbox::new();
+        mailbox.send(Note::Slow(1));
+        drop(notes);
+        mailbox.send(Note::Slow(2));
+        assert!(mailbox.0.lock().is_none());
     }
 }

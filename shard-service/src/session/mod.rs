@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use governor::{
     Quota, RateLimiter,
     middleware::NoOpMiddleware,
@@ -23,16 +22,17 @@ use infrachat_identity::TokioClock;
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
 use infrachat_runtime::Hangup;
 use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName};
-use tokio::{sync::mpsc, time::Instant};
-use tonic::{Code, Streaming};
+use tokio::time::Instant;
 
 pub(crate) use self::mailbox::{Mailbox, Note};
 use self::{
     channels::Seated,
     handshake::{Admitted, Closing, Heartbeat},
+    mailbox::Notes,
 };
 use crate::{
     counted::{CLIENT_LEFT, CONNECTION_LOST, COUNTED},
+    inbound::{Inbound, Unreadable},
     outlet::{self, Outlet},
     parts::Parts,
     registry::SessionHandle,
@@ -53,7 +53,7 @@ pub(crate) struct Session {
     user: UserName,
     auth_expires_at: UnixMillis,
     heartbeat: Heartbeat,
-    notes: mpsc::UnboundedReceiver<Note>,
+    notes: Notes,
     outlet: Arc<Outlet>,
     channels: HashMap<u64, Seated>,
     numbers: HashMap<ChannelName, u64>,
@@ -73,7 +73,7 @@ pub(crate) struct Session {
 /// A stream's session, to be run, and the body of its response.
 pub(crate) fn open(
     parts: &Arc<Parts>,
-    inbound: Streaming<Bytes>,
+    inbound: Inbound,
     hangup: Option<Hangup>,
 ) -> (impl Future<Output = ()> + Send + use<>, outlet::Body) {
     let id = SessionId::random();
@@ -84,12 +84,7 @@ pub(crate) fn open(
 }
 
 /// Serves a stream to its end.
-async fn serve(
-    outlet: Arc<Outlet>,
-    notes: mpsc::UnboundedReceiver<Note>,
-    mut inbound: Streaming<Bytes>,
-    hangup: Option<Hangup>,
-) {
+async fn serve(outlet: Arc<Outlet>, notes: Notes, mut inbound: Inbound, hangup: Option<Hangup>) {
     if let Err(closing) = admit_and_run(&outlet, notes, &mut inbound).await {
         COUNTED.closed(closing.0.as_str());
         outlet.say(infrachat_proto::event_entry(Kind::Close(close_event(
@@ -113,12 +108,28 @@ async fn serve(
 /// Runs the session that a client opens, if it may.
 async fn admit_and_run(
     outlet: &Arc<Outlet>,
-    notes: mpsc::UnboundedReceiver<Note>,
-    inbound: &mut Streaming<Bytes>,
+    notes: Notes,
+    inbound: &mut Inbound,
 ) -> Result<(), Closing> {
+    let Some(mut session) = Box::pin(admit(outlet, notes, inbound)).await? else {
+        return Ok(());
+    };
+    let why = session.run(inbound).await;
+    outlet.parts.sessions.remove(session.id());
+    COUNTED.closed(why);
+    tracing::debug!(session = %session.id(), why, "a session ended");
+    Ok(())
+}
+
+/// Opens the session. `None`: the client left before.
+async fn admit(
+    outlet: &Arc<Outlet>,
+    notes: Notes,
+    inbound: &mut Inbound,
+) -> Result<Option<Session>, Closing> {
     let parts = &outlet.parts;
     let Some(admitted) = handshake::admit(parts, inbound).await? else {
-        return Ok(());
+        return Ok(None);
     };
     let id = outlet.reader.session().clone();
     let claims = &admitted.claims;
@@ -140,11 +151,7 @@ async fn admit_and_run(
     COUNTED.sessions_opened.increment(1);
     let session = Session::new(outlet, &admitted, notes);
     tracing::debug!(session = %id, user = %claims.user, "a session opened");
-    let why = session.run(inbound).await;
-    parts.sessions.remove(&id);
-    COUNTED.closed(why);
-    tracing::debug!(session = %id, why, "a session ended");
-    Ok(())
+    Ok(Some(session))
 }
 
 fn close_event((code, reason): &Closing) -> chat::Close {
@@ -162,11 +169,7 @@ fn close_event((code, reason): &Closing) -> chat::Close {
 }
 
 impl Session {
-    fn new(
-        outlet: &Arc<Outlet>,
-        admitted: &Admitted,
-        notes: mpsc::UnboundedReceiver<Note>,
-    ) -> Self {
+    fn new(outlet: &Arc<Outlet>, admitted: &Admitted, notes: Notes) -> Self {
         let parts = &outlet.parts;
         let rate = NonZeroU32::new(parts.tuning.publish_per_second).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST));
@@ -198,7 +201,7 @@ impl Session {
     }
 
     /// Runs to the end, and answers why it came, as it is counted.
-    async fn run(mut self, inbound: &mut Streaming<Bytes>) -> &'static str {
+    async fn run(&mut self, inbound: &mut Inbound) -> &'static str {
         let alarm = tokio::time::sleep_until(self.next_check());
         tokio::pin!(alarm);
         let why = loop {
@@ -208,16 +211,15 @@ impl Session {
             let listening = self.closing.is_none() && self.outlet.has_room();
             let replaying = listening && !self.replaying.is_empty();
             tokio::select! {
+                // What is done with it lives only while it is done: most sessions are idle.
                 frame = inbound.message(), if listening => match frame {
-                    Ok(Some(frame)) => self.heard(frame).await,
-                    Err(err) if err.code() == Code::OutOfRange => {
-                        self.close((CloseCode::BadFrame, err.message().to_owned()));
-                    }
+                    Ok(Some(frame)) => Box::pin(self.heard(frame)).await,
+                    Err(Unreadable::Bad(reason)) => self.close((CloseCode::BadFrame, reason)),
                     Ok(None) => break CLIENT_LEFT,
-                    Err(_) => break CONNECTION_LOST,
+                    Err(Unreadable::Lost) => break CONNECTION_LOST,
                 },
-                Some(note) = self.notes.recv() => self.note(note).await,
-                () = std::future::ready(()), if replaying => self.replay_on().await,
+                note = self.notes.next() => Box::pin(self.note(note)).await,
+                () = std::future::ready(()), if replaying => Box::pin(self.replay_on()).await,
                 () = self.outlet.turned(), if !listening => {
                     if self.outlet.is_gone() {
                         break CONNECTION_LOST;
