@@ -26,6 +26,7 @@ use crate::{
     channel::{Channel, JoinReply},
     connection::Heard,
     outgoing::Draft,
+    outgoing::Shard,
     stats::Counters,
     tokens::{self, Wallet},
 };
@@ -81,7 +82,7 @@ pub(crate) struct Connection {
 /// An open session.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) shard: Arc<str>,
+    pub(crate) shard: Shard,
     pub(crate) max_in_flight: usize,
     pub(crate) transport: Transport,
 }

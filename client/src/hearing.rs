@@ -15,6 +15,7 @@ use crate::{
     channel::Place,
     connection::{Heard, frame},
     driver::{Driver, Session},
+    outgoing::Shard,
     stats::count,
 };
 
@@ -55,7 +56,10 @@ impl Driver {
         };
         let limits = welcome.limits.unwrap_or_default();
         connection.session = Some(Session {
-            shard: welcome.shard.as_str().into(),
+            shard: Shard {
+                name: welcome.shard.as_str().into(),
+                region: welcome.region.as_str().into(),
+            },
             max_in_flight: limits.max_in_flight.clamp(1, MOST_IN_FLIGHT) as usize,
             transport,
         });
@@ -228,10 +232,13 @@ impl Driver {
         else {
             return;
         };
-        if channel
-            .outgoing
-            .acked(client_message_id, message_id, ack.duplicate, &session.shard)
-        {
+        if channel.outgoing.acked(
+            client_message_id,
+            message_id,
+            ack.duplicate,
+            &session.shard,
+            Instant::now(),
+        ) {
             count(&self.counters.acknowledged);
         }
         self.dirty = true;
@@ -241,7 +248,7 @@ impl Driver {
         if let (Ok(name), Ok(up_to)) = (ChannelName::new(&stable.channel), stable.up_to.parse())
             && let Some(channel) = self.channels.get_mut(&name)
         {
-            channel.outgoing.stable(up_to);
+            channel.outgoing.stable(up_to, Instant::now());
         }
     }
 
@@ -266,7 +273,7 @@ impl Driver {
         if joined.recovered || channel.position.is_empty() {
             channel.position = joined.position;
         }
-        channel.outgoing.joined_on(&session.shard);
+        channel.outgoing.joined_on(&session.shard, Instant::now());
         let waiting = std::mem::take(&mut channel.joins);
         if waiting.is_empty() {
             count(&self.counters.rejoins);

@@ -15,8 +15,22 @@ use crate::{Ack, ClientError};
 
 /// Acknowledged messages kept to be sent again, until history has them.
 const UNSTABLE: usize = 1_024;
+/// Those that history has are kept to be sent again in another region, which may not have them yet: so
+/// many at most,
+const STABLE: usize = 64;
+/// and for so long after they were acknowledged.
+const STABLE_FOR: Duration = Duration::from_secs(120);
+/// A message that was acknowledged is sent again for so long, at least.
+const AGAIN_FOR: Duration = Duration::from_secs(10);
 
 pub(crate) type Reply = oneshot::Sender<Result<Ack, ClientError>>;
+
+/// A shard, and the region whose bus and history it uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shard {
+    pub(crate) name: Arc<str>,
+    pub(crate) region: Arc<str>,
+}
 
 /// A message to be sent.
 #[derive(Debug)]
@@ -36,30 +50,44 @@ struct Entry {
     attempt: u32,
     deadline: Instant,
     state: State,
-    /// Its newest id, and the shard that acknowledged it.
-    acked: Option<(MessageId, Arc<str>)>,
+    acked: Option<Acked>,
     waiter: Option<(Reply, OwnedSemaphorePermit)>,
     last_refusal: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Waiting { not_before: Option<Instant> },
-    InFlight,
-    Settled,
+/// The newest acknowledgement of a message.
+#[derive(Debug)]
+struct Acked {
+    message_id: MessageId,
+    by: Shard,
+    at: Instant,
 }
 
-/// One channel's messages, oldest first: settled ones that history may not have yet, then others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting {
+        not_before: Option<Instant>,
+    },
+    InFlight,
+    Settled,
+    /// Settled, and the region's history has it.
+    Stable,
+}
+
+/// One channel's messages, oldest first: settled ones that another shard or region may not have yet, then
+/// others.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     entries: VecDeque<Entry>,
     /// Nothing before this index waits.
     first_waiting: usize,
+    /// Those that are stable are counted as well.
     settled: usize,
+    stable: usize,
     /// The last message that has left the queue.
     previous: Option<ClientMessageId>,
     /// The newest id among those that have left the queue.
-    newest_stable: Option<MessageId>,
+    newest_gone: Option<MessageId>,
     newest_acked: Option<MessageId>,
 }
 
@@ -91,6 +119,14 @@ impl Outgoing {
         let index = self.waiting_index()?;
         let (before, from) = (index.checked_sub(1), &mut self.entries);
         let previous = before.map(|before| from[before].id).or(self.previous);
+        // One that has an id already must not be put above itself.
+        let above = if from[index].acked.is_some() {
+            let earlier = from.range(..index).filter_map(|it| it.acked.as_ref());
+            let earlier = earlier.map(|acked| acked.message_id).max();
+            earlier.max(self.newest_gone)
+        } else {
+            self.newest_acked
+        };
         let entry = &mut from[index];
         match entry.state {
             State::Waiting { not_before } if not_before.is_none_or(|at| at <= now) => {}
@@ -99,12 +135,6 @@ impl Outgoing {
         entry.state = State::InFlight;
         entry.attempt += 1;
         self.first_waiting = index + 1;
-        // One that has an id already must not be put above itself.
-        let above = if entry.acked.is_some() {
-            self.newest_stable
-        } else {
-            self.newest_acked
-        };
         let after = previous.map(|id| chat::After {
             client_message_id: Bytes::copy_from_slice(id.as_bytes()),
             message_id: above.map(|id| id.to_string()).unwrap_or_default(),
@@ -142,14 +172,19 @@ impl Outgoing {
         id: ClientMessageId,
         message_id: MessageId,
         duplicate: bool,
-        shard: &Arc<str>,
+        by: &Shard,
+        now: Instant,
     ) -> bool {
         let Some(index) = self.index_of(id) else {
             return false;
         };
         let entry = &mut self.entries[index];
-        entry.acked = Some((message_id, Arc::clone(shard)));
-        if entry.state != State::Settled {
+        entry.acked = Some(Acked {
+            message_id,
+            by: by.clone(),
+            at: now,
+        });
+        if entry.is_pending() {
             entry.state = State::Settled;
             self.settled += 1;
         }
@@ -164,32 +199,48 @@ impl Outgoing {
                 duplicate,
             })));
         }
-        while self.settled > UNSTABLE && self.drop_front(None) {}
+        while self.settled - self.stable > UNSTABLE && self.drop_front() {}
         news
     }
 
-    /// History has this session's messages up to an id.
-    pub(crate) fn stable(&mut self, up_to: MessageId) {
-        while self.drop_front(Some(up_to)) {}
+    /// The region's history has this session's messages up to an id.
+    pub(crate) fn stable(&mut self, up_to: MessageId, now: Instant) {
+        let settled = self.entries.iter_mut().take_while(|it| !it.is_pending());
+        for entry in settled.filter(|entry| entry.state == State::Settled) {
+            if entry.acked.as_ref().is_some_and(|it| it.message_id > up_to) {
+                break;
+            }
+            entry.state = State::Stable;
+            self.stable += 1;
+        }
+        while self.stable > STABLE && self.drop_front() {}
+        self.drop_old(now);
     }
 
-    fn drop_front(&mut self, up_to: Option<MessageId>) -> bool {
+    /// Lets go of what another region must have by now.
+    fn drop_old(&mut self, now: Instant) {
+        let old = |entry: &Entry| {
+            let acked = entry.acked.as_ref();
+            entry.state == State::Stable && acked.is_some_and(|it| it.at + STABLE_FOR <= now)
+        };
+        while self.entries.front().is_some_and(old) && self.drop_front() {}
+    }
+
+    fn drop_front(&mut self) -> bool {
         let Some(Entry {
-            state: State::Settled,
-            acked: Some((message_id, _)),
+            state: state @ (State::Settled | State::Stable),
+            acked: Some(acked),
             id,
             ..
         }) = self.entries.front()
         else {
             return false;
         };
-        if up_to.is_some_and(|up_to| *message_id > up_to) {
-            return false;
-        }
         self.previous = Some(*id);
-        self.newest_stable = self.newest_stable.max(Some(*message_id));
-        self.entries.pop_front();
+        self.newest_gone = self.newest_gone.max(Some(acked.message_id));
+        self.stable -= usize::from(*state == State::Stable);
         self.settled -= 1;
+        self.entries.pop_front();
         self.first_waiting = self.first_waiting.saturating_sub(1);
         true
     }
@@ -241,21 +292,25 @@ impl Outgoing {
         self.wait_again(|entry| entry.state == State::InFlight);
     }
 
-    /// The channel is joined on a shard: what another one acknowledged and history may not have is
-    /// sent again first, so that this shard puts what follows behind it.
-    pub(crate) fn joined_on(&mut self, shard: &str) {
-        self.wait_again(|entry| {
-            entry.state == State::Settled
-                && entry
-                    .acked
-                    .as_ref()
-                    .is_some_and(|(_, by)| by.as_ref() != shard)
+    /// The channel is joined on a shard. What another one acknowledged and history may not have is
+    /// sent again first, in another region also what that region may not have: so this shard puts what
+    /// follows behind it.
+    pub(crate) fn joined_on(&mut self, shard: &Shard, now: Instant) {
+        self.drop_old(now);
+        self.wait_again(|entry| match (entry.state, &entry.acked) {
+            (State::Settled, Some(acked)) => acked.by != *shard,
+            (State::Stable, Some(acked)) => acked.by.region != shard.region,
+            _ => false,
         });
+        for entry in self.entries.iter_mut().filter(|it| it.acked.is_some()) {
+            entry.deadline = entry.deadline.max(now + AGAIN_FOR);
+        }
     }
 
     fn wait_again(&mut self, which: impl Fn(&Entry) -> bool) {
         for entry in self.entries.iter_mut().filter(|entry| which(entry)) {
-            self.settled -= usize::from(entry.state == State::Settled);
+            self.settled -= usize::from(!entry.is_pending());
+            self.stable -= usize::from(entry.state == State::Stable);
             entry.state = State::Waiting { not_before: None };
         }
         self.first_waiting = 0;
@@ -323,7 +378,7 @@ impl Outgoing {
 
 impl Entry {
     fn is_pending(&self) -> bool {
-        self.state != State::Settled
+        !matches!(self.state, State::Settled | State::Stable)
     }
 }
 

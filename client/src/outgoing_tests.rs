@@ -9,7 +9,7 @@ struct Sender {
     channel: ChannelName,
     waiting: Arc<Semaphore>,
     now: Instant,
-    shard: Arc<str>,
+    shard: Shard,
 }
 
 impl Sender {
@@ -19,7 +19,7 @@ impl Sender {
             channel: ChannelName::new("#general").expect("valid"),
             waiting: Arc::new(Semaphore::new(100)),
             now: Instant::now(),
-            shard: "shard-0".into(),
+            shard: shard("us-west1", "shard-0"),
         }
     }
 
@@ -42,14 +42,35 @@ impl Sender {
     }
 
     fn ack(&mut self, sent: &chat::Publish, millis: u64) {
-        let shard = Arc::clone(&self.shard);
-        self.outgoing
-            .acked(id(sent), MessageId::floor_of(millis), false, &shard);
+        self.outgoing.acked(
+            id(sent),
+            MessageId::floor_of(millis),
+            false,
+            &self.shard,
+            self.now,
+        );
+    }
+
+    fn stable(&mut self, millis: u64) {
+        self.outgoing.stable(MessageId::floor_of(millis), self.now);
+    }
+
+    fn joins(&mut self, region: &str, name: &str) {
+        self.outgoing.connection_lost();
+        self.shard = shard(region, name);
+        self.outgoing.joined_on(&self.shard, self.now);
     }
 
     fn refuse(&mut self, sent: &chat::Publish, code: ErrorCode, wait: Duration) {
         self.outgoing
             .refused(id(sent), Refusal::new(code, "no"), wait, self.now);
+    }
+}
+
+fn shard(region: &str, name: &str) -> Shard {
+    Shard {
+        name: name.into(),
+        region: region.into(),
     }
 }
 
@@ -80,7 +101,7 @@ async fn each_message_names_the_one_before_it_and_the_newest_id() {
     assert_eq!(after.message_id, "");
     sender.ack(&first[0], 5);
     sender.ack(&first[1], 6);
-    sender.outgoing.stable(MessageId::floor_of(6));
+    sender.stable(6);
     assert!(answer.await.expect("answered").is_ok());
     let _c = sender.say("c");
     let after = sender.wire()[0].after.clone().expect("b comes before");
@@ -137,8 +158,7 @@ fn a_lost_connection_resends_what_was_not_acknowledged() {
     let _answers = ["a", "b", "c"].map(|body| sender.say(body));
     let first = sender.wire();
     sender.ack(&first[0], 5);
-    sender.outgoing.connection_lost();
-    sender.outgoing.joined_on("shard-0");
+    sender.joins("us-west1", "shard-0");
     let again = sender.wire();
     assert_eq!(bodies(&again), [("b", 2), ("c", 2)]);
     assert_eq!(again[0].client_message_id, first[1].client_message_id);
@@ -151,9 +171,8 @@ fn on_another_shard_what_history_may_not_have_goes_first() {
     let first = sender.wire();
     sender.ack(&first[0], 5);
     sender.ack(&first[1], 6);
-    sender.outgoing.stable(MessageId::floor_of(5));
-    sender.outgoing.connection_lost();
-    sender.outgoing.joined_on("shard-1");
+    sender.stable(5);
+    sender.joins("us-west1", "shard-1");
     let again = sender.wire();
     assert_eq!(bodies(&again), [("b", 2), ("c", 2)]);
     let after = again[0].after.as_ref().expect("a comes before");
@@ -189,4 +208,60 @@ fn acknowledged_messages_are_kept_within_bounds() {
         sender.ack(&sent[0], millis);
     }
     assert_eq!(sender.outgoing.entries.len(), UNSTABLE);
+}
+
+#[test]
+fn in_another_region_what_only_the_first_ones_history_has_goes_first_as_well() {
+    let mut sender = Sender::new();
+    let _answers = ["a", "b", "c", "d"].map(|body| sender.say(body));
+    let first = sender.wire();
+    for (sent, millis) in first.iter().zip([5, 6, 7]) {
+        sender.ack(sent, millis);
+    }
+    sender.stable(6);
+    sender.joins("us-west1", "shard-0");
+    assert_eq!(bodies(&sender.wire()), [("d", 2)], "nothing has moved");
+    sender.joins("us-west1", "shard-1");
+    assert_eq!(bodies(&sender.wire()), [("c", 2), ("d", 3)]);
+    sender.joins("asia-northeast1", "shard-0");
+    let again = sender.wire();
+    assert_eq!(bodies(&again), [("a", 2), ("b", 2), ("c", 3), ("d", 4)]);
+    let after = |sent: &chat::Publish| sent.after.clone().map(|after| after.message_id);
+    assert_eq!(after(&again[0]), None, "nothing came before");
+    let of_a = Some(MessageId::floor_of(5).to_string());
+    assert_eq!(after(&again[1]), of_a, "not its own id");
+    // Nobody waits for them, however late they are acknowledged again.
+    assert!(!sender.outgoing.is_settled());
+    for (sent, millis) in again.iter().zip([5, 6, 7, 8]) {
+        sender.ack(sent, millis);
+    }
+    assert!(sender.outgoing.is_settled());
+}
+
+#[test]
+fn stable_messages_are_kept_for_another_region_within_bounds() {
+    let mut sender = Sender::new();
+    for millis in 1..=u64::try_from(STABLE).expect("small") + 10 {
+        drop(sender.say("a"));
+        let sent = sender.wire();
+        sender.ack(&sent[0], millis);
+        sender.stable(millis);
+    }
+    assert_eq!(sender.outgoing.entries.len(), STABLE);
+    sender.now += STABLE_FOR;
+    drop(sender.say("b"));
+    sender.joins("asia-northeast1", "shard-0");
+    assert_eq!(bodies(&sender.wire()), [("b", 1)], "too old");
+}
+
+#[test]
+fn what_goes_again_is_not_too_late_for_it() {
+    let mut sender = Sender::new();
+    drop(sender.say("a"));
+    let sent = sender.wire();
+    sender.ack(&sent[0], 5);
+    sender.now += Duration::from_secs(60);
+    sender.joins("us-west1", "shard-1");
+    sender.outgoing.expire(sender.now, Duration::from_secs(30));
+    assert_eq!(bodies(&sender.wire()), [("a", 2)]);
 }

@@ -120,6 +120,8 @@ pub(crate) enum Known {
         message_id: MessageId,
         /// Under the same body.
         same_body: bool,
+        /// From the bus of this region.
+        source: RegionTag,
     },
 }
 
@@ -230,12 +232,19 @@ impl Channel {
             Some(seen) => Known::Yes {
                 message_id: seen.message_id,
                 same_body: seen.same_body(&message.body),
+                source: seen.source,
             },
             None if retry || inner.window.may_have_forgotten(message.message_id) => {
                 Known::AskHistory
             }
             None => Known::No,
         }
+    }
+
+    /// History has a message that the window has forgotten: another copy of it is a duplicate.
+    pub(crate) fn remember(&self, entry: &HistoryEntry) {
+        let place = (entry.epoch, entry.offset);
+        self.lock().window.insert(&entry.message, place);
     }
 
     /// History has everything up to `place`: answers the deliveries to acknowledge, and tells the

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use infrachat_types::{ClientMessageId, Epoch, Message, MessageId, Offset, UserName};
+use infrachat_types::{ClientMessageId, Epoch, Message, MessageId, Offset, RegionTag, UserName};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The identity within a channel.
@@ -15,6 +15,8 @@ pub(crate) struct Seen {
     pub(crate) message_id: MessageId,
     /// Where it is in the log.
     pub(crate) place: (Epoch, Offset),
+    /// The region whose bus brought it.
+    pub(crate) source: RegionTag,
     body_hash: u64,
 }
 
@@ -76,6 +78,7 @@ impl DuplicateWindow {
         let seen = Seen {
             message_id: message.message_id,
             place,
+            source: (&message.region).into(),
             body_hash: xxh3_64(&message.body),
         };
         if self.seen.insert(key.clone(), seen).is_some() {

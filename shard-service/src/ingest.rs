@@ -3,7 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use infrachat_proto::{Refusal, chat::v1 as chat};
-use infrachat_types::{ClientMessageId, ErrorCode, Message, MessageId, SessionId, UserName};
+use infrachat_types::{
+    ClientMessageId, ErrorCode, Message, MessageId, RegionTag, SessionId, UserName,
+};
 use tokio::time::Instant;
 
 use crate::{
@@ -131,7 +133,9 @@ fn check(parts: &Parts, publish: &chat::Publish) -> Result<ClientMessageId, Refu
     Ok(id)
 }
 
-/// The id under which the same message was accepted earlier, if it was.
+/// The id under which the bus of this region accepted the same message earlier, if it did. One that
+/// another region's bus has brought is put on this one too: what its sender says next here must not
+/// overtake it where the other bus has not delivered it yet.
 async fn earlier(
     parts: &Parts,
     channel: &Arc<Channel>,
@@ -143,11 +147,13 @@ async fn earlier(
         message_id: MessageId::MAX,
         ..message.clone()
     };
+    let here = RegionTag::from(&parts.region);
     match channel.known(&fresh, attempt > 1) {
         Known::No => Ok(None),
         Known::Yes {
             same_body: false, ..
         } => Err(reused()),
+        Known::Yes { source, .. } if source != here => Ok(None),
         Known::Yes { message_id, .. } => {
             channel.tell_when_stable(message, mailbox);
             Ok(Some(message_id))
@@ -155,6 +161,10 @@ async fn earlier(
         Known::AskHistory => match in_time(parts.store.find_message(&message.identity())).await {
             Ok(None) => Ok(None),
             Ok(Some(entry)) if entry.message.body != message.body => Err(reused()),
+            Ok(Some(entry)) if entry.message.region != parts.region => {
+                channel.remember(&entry);
+                Ok(None)
+            }
             Ok(Some(entry)) => {
                 mailbox.stable(&channel.name, entry.message.message_id);
                 Ok(Some(entry.message.message_id))

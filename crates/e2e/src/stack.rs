@@ -29,7 +29,8 @@ pub const WEST: usize = 0;
 /// Index of asia-northeast1 in a stack's regions.
 pub const ASIA: usize = 1;
 
-const PASSWORD: &str = "correct horse";
+/// Of everybody who signs in.
+pub const PASSWORD: &str = "correct horse";
 
 /// A user's name.
 #[must_use]

@@ -243,6 +243,32 @@ async fn a_shard_that_stops_sends_its_readers_on_and_the_rest_serve_everything()
     );
 }
 
+#[tokio::test]
+async fn who_is_sent_on_by_a_shard_that_stops_goes_at_a_moment_of_its_own() {
+    let mut stack = stack().await;
+    let name = "#general";
+    let founder = stack.joined(WEST, "founder", name).await;
+    let mut sessions = Vec::new();
+    for _ in 0..100 {
+        let mut session = stack.session_for(WEST, &founder.token, name).await;
+        session.join(name).await;
+        sessions.push(session);
+    }
+    let stopping = serving(&stack, &founder.token, name).await;
+    let redirects = sessions.iter_mut().map(|session| {
+        session.until(|kind| match kind {
+            Kind::Redirect(redirect) => Some(redirect.retry_after_ms),
+            _ => None,
+        })
+    });
+    let stopped = stack.stop_shard(WEST, stopping);
+    let (waits, ()) = tokio::join!(futures::future::join_all(redirects), stopped);
+    let (shortest, longest) = (waits.iter().min(), waits.iter().max());
+    let spread = longest.expect("some") - shortest.expect("some");
+    // A hundred sessions within 50 ms: that all have the same moment by chance does not happen.
+    assert!((1..=50).contains(&spread), "{waits:?}");
+}
+
 /// The last thing that a member says.
 const BYE: &str = "bye";
 

@@ -24,6 +24,11 @@ use crate::{
 
 /// Wait before a channel that moves is looked for again.
 const MOVING: Duration = Duration::from_millis(200);
+/// When channels move, sessions follow at their own moments: so that another shard has to take in no more
+/// than about two thousand a second,
+const A_SESSION: Duration = Duration::from_micros(500);
+/// but nobody waits for longer than this.
+const LONGEST_SPREAD: Duration = Duration::from_secs(1);
 
 /// A session's seat in a channel.
 #[derive(Debug)]
@@ -71,7 +76,8 @@ impl Session {
             .await?;
         let number = infrachat_routing::partition_of(name.as_str(), self.parts.partition_count);
         let Some(partition) = self.parts.partitions.get(number) else {
-            self.redirect(&name, number, "another shard serves the channel");
+            let reason = "another shard serves the channel";
+            self.redirect(&name, number, reason, Duration::ZERO);
             return Ok(&COUNTED.joins.redirected);
         };
         let channel = in_time(partition.channel(&name)).await.map_err(|err| {
@@ -125,7 +131,7 @@ impl Session {
         }
     }
 
-    fn redirect(&mut self, name: &ChannelName, partition: u32, reason: &str) {
+    fn redirect(&mut self, name: &ChannelName, partition: u32, reason: &str, spread: Duration) {
         let endpoint = self
             .parts
             .partitions
@@ -136,6 +142,7 @@ impl Session {
         } else {
             Duration::ZERO
         };
+        let wait = wait + spread.mul_f64(rand::random());
         self.say(Kind::Redirect(chat::Redirect {
             channel: name.to_string(),
             endpoint,
@@ -190,7 +197,10 @@ impl Session {
         let name = seated.reader.channel.name.clone();
         let partition = seated.reader.partition.number;
         self.give_up_seat(&name);
-        self.redirect(&name, partition, "the channel moved to another shard");
+        let sessions = u32::try_from(self.parts.sessions.count()).unwrap_or(u32::MAX);
+        let spread = A_SESSION.saturating_mul(sessions).min(LONGEST_SPREAD);
+        let reason = "the channel moved to another shard";
+        self.redirect(&name, partition, reason, spread);
     }
 
     /// Reads a page of history for a channel that is replayed; others have their turn after it.
