@@ -71,8 +71,15 @@ impl SeatBook {
         let answer =
             answer.unwrap_or_else(|_| Err(PresenceError("it did not answer in time".to_owned())));
         COUNTED.presence_degraded.set(f64::from(answer.is_err()));
-        *lock() = answer.is_err().then(|| Instant::now() + PAUSE);
-        answer.inspect_err(|err| tracing::warn!(%err, "presence is stale"))
+        let until = answer.is_err().then(|| Instant::now() + PAUSE);
+        let before = std::mem::replace(&mut *lock(), until);
+        // Said once, however many calls fail until one succeeds.
+        match (&answer, before) {
+            (Err(err), None) => tracing::warn!(%err, "presence is stale"),
+            (Ok(_), Some(_)) => tracing::info!("presence is up to date again"),
+            _ => {}
+        }
+        answer
     }
 }
 

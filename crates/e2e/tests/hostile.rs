@@ -1,0 +1,185 @@
+//! Clients that use the transport against the server: nobody else notices, and what they cost is bounded.
+#![allow(clippy::expect_used)]
+
+use std::time::Duration;
+
+use infrachat_e2e::{RawSession, Room};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tonic::transport::Endpoint;
+
+/// More than every buffer between a client and what serves it holds.
+const FLOOD: usize = 64 * 1024 * 1024;
+/// A connection that takes nothing for so long is stuck.
+const STUCK: Duration = Duration::from_secs(2);
+/// Messages that others say meanwhile.
+const MESSAGES: usize = 20;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Opens a chat stream: literals without indexing (RFC 7541, section 6.2.2).
+fn open(stream: u32) -> Vec<u8> {
+    let mut block = vec![0x83, 0x86, 0x01, 1, b'x'];
+    let path = b"/infrachat.chat.v1.ChatService/Open";
+    block.extend([0x04, u8::try_from(path.len()).expect("short")]);
+    block.extend(path);
+    let kind = b"application/grpc";
+    block.extend([0x0f, 0x10, u8::try_from(kind.len()).expect("short")]);
+    block.extend(kind);
+    let end_headers = 4;
+    frame(1, end_headers, stream, &block)
+}
+
+/// What became of a flood.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// The server has ended the connection.
+    Ended,
+    /// It reads no more of it.
+    Stuck,
+    /// It took everything.
+    Taken,
+}
+
+/// Sends this again and again, and reads nothing.
+async fn flood(endpoint: String, next: impl Fn(u32) -> Vec<u8>) -> (TcpStream, Fate) {
+    let mut stream = TcpStream::connect(&endpoint).await.expect("connects");
+    let mut first = PREFACE.to_vec();
+    first.extend(frame(4, 0, 0, &[]));
+    stream.write_all(&first).await.expect("takes the preface");
+    let (mut sent, mut round) = (0, 0);
+    while sent < FLOOD {
+        let block: Vec<u8> = (0..1_000).flat_map(|more| next(round + more)).collect();
+        round += 1_000;
+        match timeout(STUCK, stream.write_all(&block)).await {
+            Ok(Ok(())) => sent += block.len(),
+            Ok(Err(_)) => return (stream, Fate::Ended),
+            Err(_) => return (stream, Fate::Stuck),
+        }
+    }
+    (stream, Fate::Taken)
+}
+
+/// What others say arrives while this goes on.
+async fn nobody_notices<T>(room: &mut Room, attack: impl Future<Output = T>) -> T {
+    let others = async {
+        for _ in 0..MESSAGES {
+            room.others_go_on().await;
+        }
+    };
+    let (fate, ()) = tokio::join!(attack, others);
+    room.others_go_on().await;
+    fate
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_is_read_only_as_fast_as_it_is_answered() {
+    let mut room = Room::open().await;
+    let ping = frame(6, 0, 0, &[0; 8]);
+    let attack = flood(room.endpoint().await, move |_| ping.clone());
+    let (_open, fate) = nobody_notices(&mut room, attack).await;
+    assert_eq!(fate, Fate::Stuck);
+}
+
+#[tokio::test]
+async fn a_flood_of_settings_is_read_only_as_fast_as_it_is_answered() {
+    let mut room = Room::open().await;
+    let settings = frame(4, 0, 0, &[]);
+    let attack = flood(room.endpoint().await, move |_| settings.clone());
+    let (_open, fate) = nobody_notices(&mut room, attack).await;
+    assert_eq!(fate, Fate::Stuck);
+}
+
+#[tokio::test]
+async fn streams_opened_and_reset_in_a_loop_end_their_connection() {
+    let mut room = Room::open().await;
+    let cancel = 8_u32.to_be_bytes();
+    let attack = flood(room.endpoint().await, move |round| {
+        let stream = 2 * round + 1;
+        let mut both = open(stream);
+        both.extend(frame(3, 0, stream, &cancel));
+        both
+    });
+    let (_open, fate) = nobody_notices(&mut room, attack).await;
+    assert_eq!(fate, Fate::Ended);
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_ends_its_connection() {
+    let mut room = Room::open().await;
+    let attack = flood(room.endpoint().await, |round| match round {
+        0 => frame(1, 0, 1, &[0x83]),
+        // Each: a header `a: a`.
+        _ => frame(9, 0, 1, &[0, 1, b'a', 1, b'a']),
+    });
+    let (_open, fate) = nobody_notices(&mut room, attack).await;
+    assert_eq!(fate, Fate::Ended);
+}
+
+/// Says something to a reader that takes its time; it hears all of it in the end.
+async fn hears_all(room: &mut Room, mut reader: RawSession) {
+    let token = room.bystander.token.clone();
+    reader.greet(&token).await;
+    reader.join("#general").await;
+    for number in 0..MESSAGES {
+        room.others_go_on().await;
+        let heard = reader.text().await;
+        assert_eq!(heard, format!("still here {}", number + 1));
+    }
+}
+
+#[tokio::test]
+async fn who_grants_one_byte_at_a_time_hears_everything() {
+    let mut room = Room::open().await;
+    let endpoint = format!("http://{}", room.endpoint().await);
+    let endpoint = Endpoint::from_shared(endpoint).expect("an endpoint");
+    let tiny = endpoint.initial_stream_window_size(1).tcp_nodelay(true);
+    let reader = RawSession::open_on(tiny.connect().await.expect("connects")).await;
+    hears_all(&mut room, reader).await;
+}
+
+/// Passes on what a client says, and one byte at a time of what it is answered.
+async fn one_by_one(endpoint: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.expect("a client");
+        let server = TcpStream::connect(endpoint).await.expect("connects");
+        client.set_nodelay(true).expect("set");
+        let (mut answers, mut says) = server.into_split();
+        let (mut from, mut to) = client.split();
+        let answering = async {
+            while let Ok(byte) = answers.read_u8().await {
+                if to.write_u8(byte).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = answering => {}
+            _ = tokio::io::copy(&mut from, &mut says) => {}
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_reads_one_byte_at_a_time_hears_everything() {
+    let mut room = Room::open().await;
+    let relay = one_by_one(room.endpoint().await).await;
+    let reader = RawSession::open(&relay).await;
+    hears_all(&mut room, reader).await;
+}
