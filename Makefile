@@ -84,6 +84,7 @@ bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare 
 	./target/release/infrachat-bench idle
 	./target/release/infrachat-bench arrivals
 	./target/release/infrachat-bench growth
+	./target/release/infrachat-bench channels
 
 # Small and unoptimised: it tells whether the benches run, and nothing about speed.
 .PHONY: bench-short
@@ -94,6 +95,7 @@ bench-short: bench-services ## Run every bench for a moment, to see that it work
 	./target/debug/infrachat-bench idle --sessions 50
 	./target/debug/infrachat-bench arrivals --sessions 100
 	./target/debug/infrachat-bench growth --members 2,20 --seconds 1
+	./target/debug/infrachat-bench channels --channels 1,30 --seconds 1
 
 ROUNDS ?= 20
 

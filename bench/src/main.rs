@@ -1,5 +1,6 @@
 //! `infrachat-bench`: what InfraChat costs, beside NATS, Redis and a bare TCP write, in one run.
 
+mod channels;
 mod fanout;
 mod growth;
 mod http2;
@@ -31,6 +32,8 @@ enum Bench {
     SlowReaders(slow::Options),
     /// Deliveries a CPU-second as a channel's members grow.
     Growth(growth::Options),
+    /// What a delivery costs with more and more channels.
+    Channels(channels::Options),
     /// Memory of a session that does nothing, by what it is made of.
     Idle(sessions::IdleOptions),
     /// Sessions accepted a second, and everybody at once.
@@ -61,6 +64,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Fanout(options) => fanout::run(&options).await,
         Bench::SlowReaders(options) => slow::run(&options).await,
         Bench::Growth(options) => growth::run(&options).await,
+        Bench::Channels(options) => channels::run(&options).await,
         Bench::Idle(options) => sessions::idle(&options).await,
         Bench::Arrivals(options) => sessions::arrivals(&options).await,
         Bench::RawServer { .. } => Ok(()),

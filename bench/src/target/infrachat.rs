@@ -32,6 +32,8 @@ use crate::{
 pub(crate) const CHANNEL: &str = "#bench";
 /// Users; each has its share of the sessions.
 const USERS: usize = 20;
+/// Channels that Switchboard is asked for at once.
+const RESOLVED: usize = 1_000;
 /// The longest interval that a shard agrees to: 60 s.
 const HEARTBEAT_MS: u32 = 60_000;
 /// So that the sender's limits don't shape the load.
@@ -112,31 +114,38 @@ impl Infrachat {
 
     /// Creates a channel; answers where it lives.
     pub(crate) async fn create(&self, channel: &str) -> anyhow::Result<Shard> {
-        let endpoint = self.resolve(channel).await?;
-        let mut client = ChatServiceClient::connect(format!("http://{endpoint}")).await?;
-        let creation = chat::CreateChannelRequest {
-            name: channel.to_owned(),
-            visibility: chat::Visibility::Public.into(),
-            ..Default::default()
-        };
-        client.create_channel(self.signed(creation)?).await?;
-        Ok(Shard {
-            endpoint,
-            channel: channel.to_owned(),
-            windows: Windows::default(),
-            slow_reader: chat::SlowReaderPolicy::Unspecified,
-            receive_buffer: None,
-        })
+        let mut created = self.create_all(&[channel.to_owned()]).await?;
+        created.pop().context("Switchboard knows no route")
     }
 
-    async fn resolve(&self, channel: &str) -> anyhow::Result<String> {
-        let mut client = SwitchboardServiceClient::connect(self.switchboard.clone()).await?;
-        let request = ResolveRequest {
-            channels: vec![channel.to_owned()],
-        };
-        let answer = client.resolve(self.signed(request)?).await?.into_inner();
-        let route = answer.routes.into_iter().next();
-        Ok(route.context("Switchboard knows no route")?.endpoint)
+    /// Creates channels; answers where each lives.
+    pub(crate) async fn create_all(&self, channels: &[String]) -> anyhow::Result<Vec<Shard>> {
+        let mut switchboard = SwitchboardServiceClient::connect(self.switchboard.clone()).await?;
+        let mut shards = Vec::with_capacity(channels.len());
+        for channels in channels.chunks(RESOLVED) {
+            let channels = channels.to_vec();
+            let request = self.signed(ResolveRequest { channels })?;
+            let routes = switchboard.resolve(request).await?.into_inner().routes;
+            shards.extend(routes.into_iter().map(|route| Shard {
+                endpoint: route.endpoint,
+                channel: route.channel,
+                windows: Windows::default(),
+                slow_reader: chat::SlowReaderPolicy::Unspecified,
+                receive_buffer: None,
+            }));
+        }
+        // Any shard creates any channel.
+        let any = shards.first().context("Switchboard knows no route")?;
+        let mut client = ChatServiceClient::connect(format!("http://{}", any.endpoint)).await?;
+        for shard in &shards {
+            let creation = chat::CreateChannelRequest {
+                name: shard.channel.clone(),
+                visibility: chat::Visibility::Public.into(),
+                ..Default::default()
+            };
+            client.create_channel(self.signed(creation)?).await?;
+        }
+        Ok(shards)
     }
 
     fn signed<T>(&self, message: T) -> anyhow::Result<Request<T>> {
@@ -161,9 +170,9 @@ impl Infrachat {
 }
 
 impl Shard {
-    fn join(&self) -> Bytes {
+    fn join(&self, channel: &str) -> Bytes {
         encode(Frame::Join(chat::Join {
-            channel: self.channel.clone(),
+            channel: channel.to_owned(),
             slow_reader: self.slow_reader.into(),
             ..Default::default()
         }))
@@ -185,7 +194,7 @@ impl Shard {
     pub(crate) async fn open(
         &self,
         frames: &[Bytes],
-        is_ready: impl Fn(Bytes) -> anyhow::Result<bool>,
+        mut is_ready: impl FnMut(Bytes) -> anyhow::Result<bool>,
     ) -> anyhow::Result<Subscriber> {
         let mut stream = self.connect().await?;
         let mut out = BytesMut::new();
@@ -215,22 +224,39 @@ impl Shard {
 
     /// A session that joined. Presence of others may follow; messages don't, before the first is published.
     pub(crate) async fn subscribe(&self, token: &str) -> anyhow::Result<Subscriber> {
-        self.open(&[hello(token), self.join()], has_joined).await
+        self.subscribe_all(&[&self.channel], token).await
+    }
+
+    /// One that joined these channels, all of this shard.
+    pub(crate) async fn subscribe_all(
+        &self,
+        channels: &[&str],
+        token: &str,
+    ) -> anyhow::Result<Subscriber> {
+        let joins = channels.iter().map(|channel| self.join(channel));
+        let frames: Vec<_> = std::iter::once(hello(token)).chain(joins).collect();
+        let mut joined = 0;
+        let all_joined = |batch| {
+            joined += joins_in(batch)?;
+            Ok(joined == channels.len())
+        };
+        self.open(&frames, all_joined).await
     }
 }
 
-/// Whether a batch says that the channel is joined.
-fn has_joined(batch: Bytes) -> anyhow::Result<bool> {
+/// How many channels a batch says are joined.
+fn joins_in(batch: Bytes) -> anyhow::Result<usize> {
+    let mut joined = 0;
     for event in chat::ServerBatch::decode(batch)?.events {
         match event.kind {
-            Some(Kind::Joined(_)) => return Ok(true),
+            Some(Kind::Joined(_)) => joined += 1,
             Some(Kind::Error(error)) => bail!("joining was refused: {}", error.message),
             Some(Kind::Close(close)) => bail!("the session was closed: {}", close.reason),
             Some(Kind::Redirect(redirect)) => bail!("the channel moved: {}", redirect.reason),
             _ => {}
         }
     }
-    Ok(false)
+    Ok(joined)
 }
 
 /// The first frame.
@@ -261,7 +287,7 @@ impl Session {
         let endpoint = Endpoint::from_shared(format!("http://{}", shard.endpoint))?;
         let transport = endpoint.tcp_nodelay(true).connect().await?;
         let (frames, outgoing) = mpsc::channel(64);
-        for first in [hello(token), shard.join()] {
+        for first in [hello(token), shard.join(&shard.channel)] {
             frames.send(chat::ClientFrame::decode(first)?).await?;
         }
         let mut client = ChatServiceClient::new(transport);
@@ -279,9 +305,21 @@ impl Session {
             }
         });
         let mut session = Self { frames, events };
-        while let Some(kind) = session.events.recv().await {
+        session.joined().await?;
+        Ok(session)
+    }
+
+    /// Joins another channel of the shard.
+    pub(crate) async fn join(&mut self, shard: &Shard) -> anyhow::Result<()> {
+        let join = chat::ClientFrame::decode(shard.join(&shard.channel))?;
+        self.frames.send(join).await?;
+        self.joined().await
+    }
+
+    async fn joined(&mut self) -> anyhow::Result<()> {
+        while let Some(kind) = self.events.recv().await {
             match kind {
-                Kind::Joined(_) => return Ok(session),
+                Kind::Joined(_) => return Ok(()),
                 Kind::Error(error) => bail!("joining was refused: {}", error.message),
                 Kind::Close(close) => bail!("the session was closed: {}", close.reason),
                 _ => {}
