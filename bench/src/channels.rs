@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
+    fanout::Load,
     listening::{Listening, Pace},
     report::{self, Table},
     scan::stamped,
@@ -16,9 +17,6 @@ use crate::{
 const MEMBERS: usize = 10;
 /// Sessions on a shard; each is in as many channels as it takes.
 const SESSIONS: usize = 100;
-/// Messages that may be on the way, and how many are said at once.
-const WINDOW: u64 = 256;
-const STEP: u64 = 16;
 /// Bytes of a message's text.
 const SIZE: usize = 150;
 
@@ -98,6 +96,7 @@ async fn measure(channels: usize, seconds: u64) -> anyhow::Result<f64> {
     });
     let places: Vec<_> = places.collect();
     let mut turns = places.iter().cycle();
+    let (window, step) = Load::Flood.window();
     let mut said = 0;
     let mut figure = 0.0;
     // First everything grows to its size, and comes into the caches.
@@ -105,12 +104,12 @@ async fn measure(channels: usize, seconds: u64) -> anyhow::Result<f64> {
         let (before, cpu) = (listening.deliveries(), infrachat.server.cpu()?);
         let end = Instant::now() + time;
         while Instant::now() < end {
-            for (speaker, shard) in turns.by_ref().take(usize::try_from(STEP)?) {
+            for (speaker, shard) in turns.by_ref().take(usize::try_from(step)?) {
                 let text = stamped(listening.now(), SIZE);
                 speaker.say(&shard.channel, &text).await?;
             }
-            said += STEP;
-            let arrived = (said + STEP).saturating_sub(WINDOW) * MEMBERS as u64;
+            said += step;
+            let arrived = (said + step).saturating_sub(window) * MEMBERS as u64;
             listening.until(arrived).await?;
         }
         listening.until(said * MEMBERS as u64).await?;

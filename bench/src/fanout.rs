@@ -36,7 +36,7 @@ impl Load {
     }
 
     /// Messages that may be on the way, and how many of them must have arrived before more are said.
-    fn window(self) -> (u64, u64) {
+    pub(crate) fn window(self) -> (u64, u64) {
         match self {
             Self::Single => (1, 1),
             Self::Burst => (16, 16),

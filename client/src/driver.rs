@@ -25,8 +25,7 @@ use crate::{
     ClientError, Event, JoinOptions, Options, RegionAddress,
     channel::{Channel, JoinReply},
     connection::Heard,
-    outgoing::Draft,
-    outgoing::Shard,
+    outgoing::{Draft, Shard},
     stats::Counters,
     tokens::{self, Wallet},
 };

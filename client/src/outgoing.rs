@@ -119,6 +119,10 @@ impl Outgoing {
         let index = self.waiting_index()?;
         let (before, from) = (index.checked_sub(1), &mut self.entries);
         let previous = before.map(|before| from[before].id).or(self.previous);
+        match from[index].state {
+            State::Waiting { not_before } if not_before.is_none_or(|at| at <= now) => {}
+            _ => return None,
+        }
         // One that has an id already must not be put above itself.
         let above = if from[index].acked.is_some() {
             let earlier = from.range(..index).filter_map(|it| it.acked.as_ref());
@@ -128,10 +132,6 @@ impl Outgoing {
             self.newest_acked
         };
         let entry = &mut from[index];
-        match entry.state {
-            State::Waiting { not_before } if not_before.is_none_or(|at| at <= now) => {}
-            _ => return None,
-        }
         entry.state = State::InFlight;
         entry.attempt += 1;
         self.first_waiting = index + 1;

@@ -248,15 +248,22 @@ impl Shard {
 fn joins_in(batch: Bytes) -> anyhow::Result<usize> {
     let mut joined = 0;
     for event in chat::ServerBatch::decode(batch)?.events {
-        match event.kind {
-            Some(Kind::Joined(_)) => joined += 1,
-            Some(Kind::Error(error)) => bail!("joining was refused: {}", error.message),
-            Some(Kind::Close(close)) => bail!("the session was closed: {}", close.reason),
-            Some(Kind::Redirect(redirect)) => bail!("the channel moved: {}", redirect.reason),
-            _ => {}
+        if let Some(kind) = event.kind {
+            joined += usize::from(is_joined(kind)?);
         }
     }
     Ok(joined)
+}
+
+/// Whether an event says that a channel is joined; fails when it won't be.
+fn is_joined(kind: Kind) -> anyhow::Result<bool> {
+    match kind {
+        Kind::Joined(_) => Ok(true),
+        Kind::Error(error) => bail!("joining was refused: {}", error.message),
+        Kind::Close(close) => bail!("the session was closed: {}", close.reason),
+        Kind::Redirect(redirect) => bail!("the channel moved: {}", redirect.reason),
+        _ => Ok(false),
+    }
 }
 
 /// The first frame.
@@ -318,11 +325,8 @@ impl Session {
 
     async fn joined(&mut self) -> anyhow::Result<()> {
         while let Some(kind) = self.events.recv().await {
-            match kind {
-                Kind::Joined(_) => return Ok(()),
-                Kind::Error(error) => bail!("joining was refused: {}", error.message),
-                Kind::Close(close) => bail!("the session was closed: {}", close.reason),
-                _ => {}
+            if is_joined(kind)? {
+                return Ok(());
             }
         }
         bail!("the shard ended the stream");

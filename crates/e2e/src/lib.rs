@@ -23,7 +23,5 @@ pub use programs::{program, programs, refusal};
 pub use raw::{RawSession, Received};
 pub use room::{Room, closes};
 pub use scrape::{Family, Scrape, Series};
-pub use stack::{
-    ASIA, PASSWORD, REGIONS, TestStack, WEST, bearer, channel, code, eventually, user, within,
-};
+pub use stack::{ASIA, REGIONS, TestStack, WEST, bearer, channel, code, eventually, user, within};
 pub use talk::{histories_agree, join, listen, talk};

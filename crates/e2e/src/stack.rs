@@ -29,8 +29,7 @@ pub const WEST: usize = 0;
 /// Index of asia-northeast1 in a stack's regions.
 pub const ASIA: usize = 1;
 
-/// Of everybody who signs in.
-pub const PASSWORD: &str = "correct horse";
+const PASSWORD: &str = "correct horse";
 
 /// A user's name.
 #[must_use]
@@ -122,10 +121,16 @@ impl TestStack {
 
     /// Signs in through a region with the client library, registering the user if need be.
     pub async fn client(&self, region: usize, name: &str) -> Client {
+        let options = self.options(region, name);
+        Client::connect(options).await.expect("signs in")
+    }
+
+    /// How a client signs in through a region, registering the user if need be.
+    pub fn options(&self, region: usize, name: &str) -> Options {
         let gatekeeper = self.regions[region].gatekeeper.to_string();
         let mut options = Options::new(gatekeeper, user(name), Password::new(PASSWORD));
         options.sign_in = SignIn::LoginOrRegister;
-        Client::connect(options).await.expect("signs in")
+        options
     }
 
     /// Gatekeeper of a region, by hand.

@@ -46,17 +46,18 @@ fn open(stream: u32) -> Vec<u8> {
 /// What became of a flood.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
-    /// The server has ended the connection.
-    Ended,
+    /// The server has ended the connection, with this code of RFC 9113, section 7.
+    Ended(u32),
     /// It reads no more of it.
     Stuck,
     /// It took everything.
     Taken,
 }
 
-/// Sends this again and again, and reads nothing.
-async fn flood(endpoint: String, next: impl Fn(u32) -> Vec<u8>) -> (TcpStream, Fate) {
-    let mut stream = TcpStream::connect(&endpoint).await.expect("connects");
+const ENHANCE_YOUR_CALM: u32 = 0xb;
+
+/// Sends this again and again, and reads nothing until the connection has ended.
+async fn flood(stream: &mut TcpStream, next: impl Fn(u32) -> Vec<u8>) -> Fate {
     let mut first = PREFACE.to_vec();
     first.extend(frame(4, 0, 0, &[]));
     stream.write_all(&first).await.expect("takes the preface");
@@ -66,67 +67,82 @@ async fn flood(endpoint: String, next: impl Fn(u32) -> Vec<u8>) -> (TcpStream, F
         round += 1_000;
         match timeout(STUCK, stream.write_all(&block)).await {
             Ok(Ok(())) => sent += block.len(),
-            Ok(Err(_)) => return (stream, Fate::Ended),
-            Err(_) => return (stream, Fate::Stuck),
+            Ok(Err(_)) => return Fate::Ended(last_word(stream).await),
+            Err(_) => return Fate::Stuck,
         }
     }
-    (stream, Fate::Taken)
+    Fate::Taken
 }
 
-/// What others say arrives while this goes on.
-async fn nobody_notices<T>(room: &mut Room, attack: impl Future<Output = T>) -> T {
+/// The code of the GOAWAY that ended a connection.
+async fn last_word(stream: &mut TcpStream) -> u32 {
+    let mut answers = Vec::new();
+    // That it ends with an error is known: the server takes no more.
+    drop(stream.read_to_end(&mut answers).await);
+    let mut rest = answers.as_slice();
+    let mut code = None;
+    while let Some((head, after)) = rest.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let Some((payload, after)) = after.split_at_checked(length) else {
+            break;
+        };
+        let goaway = 7;
+        if head[3] == goaway {
+            code = Some(u32::from_be_bytes(payload[4..8].try_into().expect("four")));
+        }
+        rest = after;
+    }
+    code.expect("a connection is ended with a reason")
+}
+
+/// What becomes of a flood, while what others say arrives.
+async fn nobody_notices(next: impl Fn(u32) -> Vec<u8>) -> Fate {
+    let mut room = Room::open().await;
+    let endpoint = room.endpoint().await;
+    let mut stream = TcpStream::connect(endpoint).await.expect("connects");
     let others = async {
         for _ in 0..MESSAGES {
             room.others_go_on().await;
         }
     };
-    let (fate, ()) = tokio::join!(attack, others);
+    let (fate, ()) = tokio::join!(flood(&mut stream, next), others);
+    // It is still open, if it has not ended.
     room.others_go_on().await;
     fate
 }
 
 #[tokio::test]
 async fn a_flood_of_pings_is_read_only_as_fast_as_it_is_answered() {
-    let mut room = Room::open().await;
     let ping = frame(6, 0, 0, &[0; 8]);
-    let attack = flood(room.endpoint().await, move |_| ping.clone());
-    let (_open, fate) = nobody_notices(&mut room, attack).await;
-    assert_eq!(fate, Fate::Stuck);
+    assert_eq!(nobody_notices(|_| ping.clone()).await, Fate::Stuck);
 }
 
 #[tokio::test]
 async fn a_flood_of_settings_is_read_only_as_fast_as_it_is_answered() {
-    let mut room = Room::open().await;
     let settings = frame(4, 0, 0, &[]);
-    let attack = flood(room.endpoint().await, move |_| settings.clone());
-    let (_open, fate) = nobody_notices(&mut room, attack).await;
-    assert_eq!(fate, Fate::Stuck);
+    assert_eq!(nobody_notices(|_| settings.clone()).await, Fate::Stuck);
 }
 
 #[tokio::test]
 async fn streams_opened_and_reset_in_a_loop_end_their_connection() {
-    let mut room = Room::open().await;
     let cancel = 8_u32.to_be_bytes();
-    let attack = flood(room.endpoint().await, move |round| {
+    let fate = nobody_notices(|round| {
         let stream = 2 * round + 1;
         let mut both = open(stream);
         both.extend(frame(3, 0, stream, &cancel));
         both
     });
-    let (_open, fate) = nobody_notices(&mut room, attack).await;
-    assert_eq!(fate, Fate::Ended);
+    assert_eq!(fate.await, Fate::Ended(ENHANCE_YOUR_CALM));
 }
 
 #[tokio::test]
 async fn a_header_that_never_ends_ends_its_connection() {
-    let mut room = Room::open().await;
-    let attack = flood(room.endpoint().await, |round| match round {
+    let fate = nobody_notices(|round| match round {
         0 => frame(1, 0, 1, &[0x83]),
         // Each: a header `a: a`.
         _ => frame(9, 0, 1, &[0, 1, b'a', 1, b'a']),
     });
-    let (_open, fate) = nobody_notices(&mut room, attack).await;
-    assert_eq!(fate, Fate::Ended);
+    assert_eq!(fate.await, Fate::Ended(ENHANCE_YOUR_CALM));
 }
 
 /// Says something to a reader that takes its time; it hears all of it in the end.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use infrachat_bus::{ConsumeLimits, Consumer, Subscription, Topic};
-use infrachat_client::{Client, JoinOptions, Options, Password, SignIn};
-use infrachat_e2e::{ASIA, PASSWORD, RawSession, TestStack, WEST, channel, partitions, user};
+use infrachat_client::{Client, JoinOptions};
+use infrachat_e2e::{ASIA, RawSession, TestStack, WEST, channel, partitions};
 use infrachat_proto::bus::v1::{self as bus, envelope::Kind};
 use infrachat_types::ClientMessageId;
 use prost::Message as _;
@@ -14,9 +14,7 @@ const CHANNEL: &str = "#general";
 
 /// Signs in in Asia, and goes to the west if Asia is of no help.
 async fn who_may_move(stack: &TestStack, name: &str) -> Client {
-    let gatekeeper = stack.regions[ASIA].gatekeeper.to_string();
-    let mut options = Options::new(gatekeeper, user(name), Password::new(PASSWORD));
-    options.sign_in = SignIn::LoginOrRegister;
+    let mut options = stack.options(ASIA, name);
     options.fallback_regions = vec![stack.regions[WEST].region.clone()];
     options.failover_after = Duration::from_millis(100);
     Client::connect(options).await.expect("signs in")
