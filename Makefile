@@ -76,8 +76,11 @@ test-backends: services ## Run the end-to-end tests on Pub/Sub, and on Redis Str
 bench-services:
 	@$(MAKE) --no-print-directory services ALSO=nats-server
 
+# With the package that is built before, so that what was built for it serves here too.
+PIECES = --package infrachat-local --package infrachat-bench --features infrachat-bench/pieces --bench pieces
+
 .PHONY: bench
-bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 8 minutes)
+bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 10 minutes)
 	cargo build --release --package infrachat-local --package infrachat-bench
 	./target/release/infrachat-bench fanout
 	./target/release/infrachat-bench slow-readers
@@ -85,6 +88,7 @@ bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare 
 	./target/release/infrachat-bench arrivals
 	./target/release/infrachat-bench growth
 	./target/release/infrachat-bench channels
+	cargo bench $(PIECES) -- --warm-up-time 1 --measurement-time 2
 
 # Small and unoptimised: it tells whether the benches run, and nothing about speed.
 .PHONY: bench-short
@@ -96,6 +100,7 @@ bench-short: bench-services ## Run every bench for a moment, to see that it work
 	./target/debug/infrachat-bench arrivals --sessions 100
 	./target/debug/infrachat-bench growth --members 2,20 --seconds 1
 	./target/debug/infrachat-bench channels --channels 1,30 --seconds 1
+	cargo test $(PIECES)
 
 ROUNDS ?= 20
 
@@ -144,7 +149,7 @@ format: ## Format the code
 .PHONY: lint
 lint: ## Check formatting, lints and documentation, with warnings denied
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo clippy --workspace --all-targets --features infrachat-bench/pieces -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" cargo doc --workspace --no-deps --document-private-items --quiet
 
 .PHONY: deny

@@ -6,6 +6,8 @@
 //! `control` what was revoked or changed.
 
 mod access;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod callers;
 mod channel;
 mod comings;
