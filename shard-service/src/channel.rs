@@ -25,6 +25,7 @@ use crate::{
     dedupe::{DuplicateWindow, Seen},
     history::HistoryQueue,
     log::{Cursor, Entry, Place, Read, Ring, RingLimits, Skipped},
+    memory::Weight,
     observe::Lag,
     reader::Readers,
     refused::Refused,
@@ -56,6 +57,8 @@ pub(crate) struct Channel {
 #[derive(Debug)]
 struct Inner {
     ring: Ring,
+    /// The ring's.
+    weight: Weight,
     window: DuplicateWindow,
     next_offset: Offset,
     /// History has everything up to here.
@@ -201,6 +204,7 @@ impl Channel {
             },
             stable,
         );
+        inner.weigh();
         drop(inner);
         self.readers.wake();
     }
@@ -369,6 +373,17 @@ impl Channel {
         self.readers.lag(self.lock().ring.messages())
     }
 
+    /// Gives up what history has and nobody needs: readers keep what they have not read, at most
+    /// `unread` messages of it.
+    pub(crate) fn trim(&self, unread: u64) {
+        let mut inner = self.lock();
+        let kept = self.readers.lag(inner.ring.messages()).min(unread);
+        let entries = usize::try_from(unread).unwrap_or(usize::MAX);
+        let stable = inner.stable;
+        inner.ring.trim(kept, entries, stable);
+        inner.weigh();
+    }
+
     /// Moves a slow reader ahead.
     pub(crate) fn skip_ahead(&self, cursor: &mut Cursor, keep: usize) -> Skipped {
         self.lock().ring.skip_ahead(cursor, keep)
@@ -424,7 +439,12 @@ impl Inner {
             }),
         };
         self.ring.append(entry, self.stable);
+        self.weigh();
         self.window.insert(message, place);
+    }
+
+    fn weigh(&mut self) {
+        self.weight.set(self.ring.weight());
     }
 
     fn settle(&mut self, place: Place, delivery: Delivery) {

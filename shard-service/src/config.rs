@@ -89,6 +89,15 @@ pub struct Tuning {
         default_value = "268435456"
     )]
     pub history_backlog_bytes: usize,
+    /// Bytes that a shard may hold in all: sessions, channel logs, and messages on their way. Short of it, a
+    /// shard first gives up what it can read again, then what slow readers have not read, then takes no
+    /// more sessions, and at last takes nothing in until there is room.
+    #[arg(
+        long,
+        env = "INFRACHAT_MEMORY_BUDGET_BYTES",
+        default_value = "2147483648"
+    )]
+    pub memory_budget_bytes: usize,
     /// Events taken from the bus and not yet acknowledged, a partition and source region.
     #[arg(long, env = "INFRACHAT_CONSUME_EVENTS", default_value = "1000")]
     pub consume_events: usize,
@@ -122,6 +131,7 @@ impl Default for Tuning {
             drain: Duration::from_secs(5),
             history_backlog: 10_000,
             history_backlog_bytes: 256 * 1024 * 1024,
+            memory_budget_bytes: 2 * 1024 * 1024 * 1024,
             consume_events: 1_000,
             channel: CHANNEL,
         }
@@ -160,6 +170,10 @@ impl Tuning {
             (
                 self.history_backlog > 0 && self.consume_events > 0,
                 "--history-backlog and --consume-events must be at least 1",
+            ),
+            (
+                self.memory_budget_bytes >= 1024 * 1024,
+                "--memory-budget-bytes must be at least 1048576: with less a shard takes nothing in",
             ),
             (
                 self.slow_reader_pending > 0,

@@ -38,6 +38,8 @@ const LEASE_RENEWAL: &str = "infrachat_lease_renewal_seconds";
 const BACKLOG_MESSAGES: &str = "infrachat_history_backlog_messages";
 const BACKLOG_BYTES: &str = "infrachat_history_backlog_bytes";
 const BACKLOG_MAX: &str = "infrachat_history_backlog_max_bytes";
+const MEMORY: &str = "infrachat_memory_bytes";
+const MEMORY_MAX: &str = "infrachat_memory_max_bytes";
 const HISTORY_WRITE: &str = "infrachat_history_write_seconds";
 const HISTORY_WRITTEN: &str = "infrachat_history_written_total";
 const STABLE: &str = "infrachat_stable_seconds";
@@ -83,9 +85,12 @@ pub(crate) struct Counted {
     pub(crate) backlog_messages: Gauge,
     pub(crate) backlog_bytes: Gauge,
     pub(crate) backlog_max: Gauge,
+    pub(crate) memory: Gauge,
+    pub(crate) memory_max: Gauge,
     pub(crate) written: HistoryWrites,
     pub(crate) stable: Histogram,
-    pub(crate) history_degraded: Gauge,
+    history_degraded: Gauge,
+    memory_degraded: Gauge,
     pub(crate) presence_degraded: Gauge,
     /// One for each lane that can't publish.
     pub(crate) bus_degraded: Gauge,
@@ -134,6 +139,22 @@ pub(crate) struct HistoryWrites {
     pub(crate) fenced: Histogram,
     pub(crate) unavailable: Histogram,
     pub(crate) messages: Counter,
+}
+
+/// A part of which sessions are told when it works with less than its promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    History,
+    Memory,
+}
+
+impl Part {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 pub(crate) static COUNTED: LazyLock<Counted> = LazyLock::new(Counted::new);
@@ -207,6 +228,8 @@ impl Counted {
             backlog_messages: gauge!(BACKLOG_MESSAGES),
             backlog_bytes: gauge!(BACKLOG_BYTES),
             backlog_max: gauge!(BACKLOG_MAX),
+            memory: gauge!(MEMORY),
+            memory_max: gauge!(MEMORY_MAX),
             written: HistoryWrites {
                 ok: write("ok"),
                 fenced: write("fenced"),
@@ -214,11 +237,20 @@ impl Counted {
                 messages: counter!(HISTORY_WRITTEN),
             },
             stable: histogram!(STABLE),
-            history_degraded: degraded("history"),
+            history_degraded: degraded(Part::History.as_str()),
+            memory_degraded: degraded(Part::Memory.as_str()),
             presence_degraded: degraded("presence"),
             bus_degraded: degraded("bus"),
             verifications: Verifications::default(),
             publishes_limited: counter!(LIMITED, "limit" => "publish"),
+        }
+    }
+
+    /// Whether a part is degraded.
+    pub(crate) fn degraded(&self, part: Part) -> &Gauge {
+        match part {
+            Part::History => &self.history_degraded,
+            Part::Memory => &self.memory_degraded,
         }
     }
 

@@ -18,7 +18,12 @@ use tokio::{
 };
 
 use crate::{
-    channel::Channel, counted::COUNTED, log::Place, partition::Stop, parts::in_time,
+    channel::Channel,
+    counted::{COUNTED, Part},
+    log::Place,
+    memory::{MESSAGE, Memory},
+    partition::Stop,
+    parts::in_time,
     registry::Sessions,
 };
 
@@ -43,14 +48,17 @@ pub(crate) struct HistoryBudget {
     /// Their messages.
     messages: AtomicUsize,
     limit: usize,
+    /// The shard's, which they are part of.
+    memory: Arc<Memory>,
 }
 
 impl HistoryBudget {
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, memory: Arc<Memory>) -> Self {
         Self {
             waiting: AtomicUsize::new(0),
             messages: AtomicUsize::new(0),
             limit,
+            memory,
         }
     }
 
@@ -87,18 +95,18 @@ impl Backlog {
     fn add(&self, entry: &HistoryEntry) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         self.budget.messages.fetch_add(1, Ordering::Relaxed);
-        self.budget
-            .waiting
-            .fetch_add(entry.message.body.len(), Ordering::AcqRel);
+        let bytes = entry.message.body.len();
+        self.budget.waiting.fetch_add(bytes, Ordering::AcqRel);
+        self.budget.memory.add(bytes + MESSAGE);
     }
 
     fn remove<'a>(&self, entries: impl IntoIterator<Item = &'a HistoryEntry>) {
         for entry in entries {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             self.budget.messages.fetch_sub(1, Ordering::Relaxed);
-            self.budget
-                .waiting
-                .fetch_sub(entry.message.body.len(), Ordering::AcqRel);
+            let bytes = entry.message.body.len();
+            self.budget.waiting.fetch_sub(bytes, Ordering::AcqRel);
+            self.budget.memory.remove(bytes + MESSAGE);
         }
         self.drained.notify_waiters();
     }
@@ -263,7 +271,8 @@ impl HistoryWriter {
                 Err(err) => {
                     COUNTED.written.unavailable.record(took);
                     tracing::warn!(partition = self.partition, %err, waiting = entries.len(), "history waits");
-                    degraded.get_or_insert_with(|| Sessions::degrade(&self.sessions, "history"));
+                    degraded
+                        .get_or_insert_with(|| Sessions::degrade(&self.sessions, Part::History));
                     tokio::time::sleep(RETRY).await;
                 }
             }

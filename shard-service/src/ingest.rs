@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     channel::{Channel, Known},
+    memory::MESSAGE,
     partition::Partition,
     parts::{Parts, in_time},
     publish::{Content, Outgoing},
@@ -57,6 +58,10 @@ pub(crate) async fn take(
             )
         }
     };
+    if parts.memory.is_full() {
+        let text = "this shard is short of memory: the message was not taken, send it again with the same id";
+        return Err(Refusal::new(ErrorCode::Overloaded, text).retry_after(Duration::from_secs(1)));
+    }
     if !partition.history.has_room() {
         let text = "this region's history is behind: the message was not taken, send it again with the same id";
         return Err(Refusal::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1)));
@@ -88,6 +93,7 @@ pub(crate) async fn take(
     })?;
     let span = PublishSpan::begin(&publish.traceparent, &message);
     let content = Content::Message {
+        _weight: parts.memory.weigh(message.body.len() + MESSAGE),
         message,
         after,
         attempt: publish.attempt.max(1),

@@ -22,6 +22,7 @@ mod holes;
 mod inbound;
 mod ingest;
 mod log;
+mod memory;
 mod observe;
 mod outlet;
 mod ownership;

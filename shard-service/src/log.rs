@@ -11,6 +11,7 @@ use infrachat_proto::FRAME_HEADER;
 use infrachat_types::{Epoch, Offset};
 
 use crate::{
+    memory::MESSAGE,
     run::{Author, Run},
     tally::{Facts, Tally},
 };
@@ -141,6 +142,32 @@ impl Ring {
             }
             self.drop_oldest();
         }
+    }
+
+    /// Gives up the oldest entries, as far as history has them: all but the newest `messages`, and all
+    /// but the newest `entries`.
+    pub(crate) fn trim(&mut self, messages: u64, entries: usize, history_has: Place) {
+        let is_kept = |entry: &Entry| {
+            let place = entry.message.as_ref().map(|(place, _)| place);
+            place.is_some_and(|place| *place > history_has)
+        };
+        let before = self.entries.len();
+        while self.messages - self.messages_before_first > messages || self.entries.len() > entries
+        {
+            if self.entries.front().is_none_or(is_kept) {
+                break;
+            }
+            self.drop_oldest();
+        }
+        if self.entries.len() < before {
+            self.run = None;
+            self.entries.shrink_to_fit();
+        }
+    }
+
+    /// About the bytes that it takes.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes + self.entries.len() * MESSAGE
     }
 
     fn drop_oldest(&mut self) {

@@ -62,6 +62,8 @@ pub struct Standing {
     pub backlog_messages: usize,
     /// Their bytes.
     pub backlog_bytes: usize,
+    /// Bytes that it holds, of those that it may.
+    pub memory_bytes: usize,
 }
 
 impl Standing {
@@ -72,6 +74,7 @@ impl Standing {
             partitions: partitions.len(),
             backlog_messages: parts.history_budget.messages(),
             backlog_bytes: parts.history_budget.bytes(),
+            memory_bytes: parts.memory.used(),
             ..Self::default()
         };
         for channel in partitions.iter().flat_map(|partition| partition.loaded()) {
@@ -99,6 +102,7 @@ pub(crate) async fn observe(parts: &Parts) {
     COUNTED.sessions_max.set(parts.tuning.max_sessions as f64);
     COUNTED.partitions.set(parts.partition_count.get());
     COUNTED.backlog_max.set(parts.history_budget.limit() as f64);
+    COUNTED.memory_max.set(parts.memory.limit() as f64);
     for round in 0_u32.. {
         let standing = Standing::of(parts);
         COUNTED.sessions.set(standing.sessions as f64);
@@ -109,6 +113,7 @@ pub(crate) async fn observe(parts: &Parts) {
             .backlog_messages
             .set(standing.backlog_messages as f64);
         COUNTED.backlog_bytes.set(standing.backlog_bytes as f64);
+        COUNTED.memory.set(standing.memory_bytes as f64);
         if round % LAG_WINDOW == 0 {
             COUNTED.relay_lag.set(parts.lag.mean());
         }

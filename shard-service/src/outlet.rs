@@ -16,12 +16,17 @@ use http::{HeaderMap, HeaderValue};
 use infrachat_proto::Frame;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{parts::Parts, reader::Reader, run::Author, session::Mailbox, tally::Tally};
+use crate::{
+    memory::Weight, parts::Parts, reader::Reader, run::Author, session::Mailbox, tally::Tally,
+};
 
 /// About the most bytes of one frame.
 pub(crate) const FRAME: usize = 32 * 1024;
-/// Answers that may wait before the session stops listening.
+/// Answers that may wait before the session stops listening, and their bytes.
 const ANSWERS: usize = 256;
+const ANSWERED: usize = 64 * 1024;
+/// Fewer bytes of answers are part of what every session takes.
+const COUNTED: usize = 4 * 1024;
 
 /// How far a session has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +58,9 @@ pub(crate) struct Outlet {
 struct Waiting {
     /// Encoded answers, to be sent before anything from a channel.
     answers: VecDeque<Bytes>,
+    /// Their bytes.
+    bytes: usize,
+    weight: Weight,
     /// Channels that have something to read.
     ready: VecDeque<Arc<Reader>>,
     phase: Phase,
@@ -71,11 +79,17 @@ impl Waiting {
         }
     }
 
+    fn weigh(&mut self, bytes: usize) {
+        self.bytes = bytes;
+        self.weight.set(bytes / COUNTED * COUNTED);
+    }
+
     fn next_answers(&mut self) -> Option<Bytes> {
         let mut frame = Frame::default();
         while frame.len() < FRAME
             && let Some(answer) = self.answers.pop_front()
         {
+            self.weigh(self.bytes - answer.len());
             frame.push(&answer);
         }
         (!frame.is_empty()).then(|| frame.finish())
@@ -90,6 +104,8 @@ impl Outlet {
             mailbox,
             waiting: Mutex::new(Waiting {
                 answers: VecDeque::new(),
+                bytes: 0,
+                weight: parts.memory.weightless(),
                 ready: VecDeque::new(),
                 phase: Phase::Open,
                 task: None,
@@ -110,6 +126,8 @@ impl Outlet {
     pub(crate) fn say(&self, answer: Bytes) {
         let mut waiting = self.lock();
         if waiting.phase < Phase::Ended {
+            let bytes = waiting.bytes + answer.len();
+            waiting.weigh(bytes);
             waiting.answers.push_back(answer);
             waiting.wake();
         }
@@ -146,7 +164,8 @@ impl Outlet {
 
     /// Whether so few answers wait that the session may go on listening.
     pub(crate) fn has_room(&self) -> bool {
-        self.lock().answers.len() < ANSWERS
+        let waiting = self.lock();
+        waiting.answers.len() < ANSWERS && waiting.bytes < ANSWERED
     }
 
     /// Whether every answer was taken, or never will be.

@@ -170,7 +170,7 @@ impl Partition {
                 &self.parts.regions,
                 self.epoch,
                 Tail { entries, complete },
-                self.parts.tuning.channel,
+                (self.parts.tuning.channel, self.parts.memory.weightless()),
                 self.history.clone(),
                 Arc::clone(&self.parts.lag),
             )))

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     access::Access, callers::Callers, config::Tuning, counted::Source, history::HistoryBudget,
-    observe::Lag, partition::Partition, presence::SeatBook, registry::Sessions,
+    memory::Memory, observe::Lag, partition::Partition, presence::SeatBook, registry::Sessions,
 };
 
 /// Longest wait for a store's answer.
@@ -69,6 +69,7 @@ pub(crate) struct Parts {
     pub(crate) partition_count: infrachat_routing::PartitionCount,
     pub(crate) clock: Clock,
     pub(crate) history_budget: Arc<HistoryBudget>,
+    pub(crate) memory: Arc<Memory>,
     /// What is counted by region, this one first.
     pub(crate) sources: Vec<Source>,
     /// Of the messages that reach this shard's logs.

@@ -29,6 +29,7 @@ use crate::{
     channel::{Appended, Channel, Incoming},
     counted::COUNTED,
     ingest,
+    memory::Weight,
     parts::Parts,
     session::Mailbox,
     traces::PublishSpan,
@@ -53,6 +54,7 @@ pub(crate) enum Content {
     /// A message, whose sender waits to hear.
     Message {
         message: Message,
+        _weight: Weight,
         /// The sender's message before it.
         after: Option<ClientMessageId>,
         attempt: u32,

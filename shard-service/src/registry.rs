@@ -11,7 +11,8 @@ use infrachat_types::{
 };
 
 use crate::{
-    counted::COUNTED,
+    counted::{COUNTED, Part},
+    memory::Weight,
     session::{Mailbox, Note},
 };
 
@@ -22,6 +23,7 @@ pub(crate) struct SessionHandle {
     pub(crate) user: UserName,
     pub(crate) family: TokenFamilyId,
     pub(crate) signed_in_at: UnixMillis,
+    pub(crate) _weight: Weight,
 }
 
 /// All sessions.
@@ -29,7 +31,7 @@ pub(crate) struct SessionHandle {
 pub(crate) struct Sessions {
     open: Mutex<HashMap<SessionId, SessionHandle>>,
     /// By part, how many say that it is degraded.
-    degraded: Mutex<HashMap<&'static str, usize>>,
+    degraded: Mutex<HashMap<Part, usize>>,
     limit: usize,
 }
 
@@ -53,7 +55,7 @@ impl Sessions {
         let mut open = self.lock();
         let fits = open.len() < self.limit;
         if fits {
-            for (part, _) in self.lock_degraded().iter().filter(|(_, count)| **count > 0) {
+            for (&part, _) in self.lock_degraded().iter().filter(|(_, count)| **count > 0) {
                 handle.mailbox.send(Note::Degraded {
                     part,
                     degraded: true,
@@ -88,7 +90,7 @@ impl Sessions {
 
     /// Says that a part works with less than its promises, until the answer is dropped. Sessions hear
     /// of the first and of the last of any number at once.
-    pub(crate) fn degrade(sessions: &Arc<Self>, part: &'static str) -> Degraded {
+    pub(crate) fn degrade(sessions: &Arc<Self>, part: Part) -> Degraded {
         let count = {
             let mut degraded = sessions.lock_degraded();
             let count = degraded.entry(part).or_default();
@@ -96,7 +98,7 @@ impl Sessions {
             *count
         };
         if count == 1 {
-            COUNTED.history_degraded.set(1);
+            COUNTED.degraded(part).set(1);
             sessions.tell_degraded(part, true);
         }
         Degraded {
@@ -105,13 +107,13 @@ impl Sessions {
         }
     }
 
-    fn tell_degraded(&self, part: &'static str, degraded: bool) {
+    fn tell_degraded(&self, part: Part, degraded: bool) {
         for handle in self.lock().values() {
             handle.mailbox.send(Note::Degraded { part, degraded });
         }
     }
 
-    fn lock_degraded(&self) -> MutexGuard<'_, HashMap<&'static str, usize>> {
+    fn lock_degraded(&self) -> MutexGuard<'_, HashMap<Part, usize>> {
         self.degraded
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -165,7 +167,7 @@ impl Sessions {
 #[derive(Debug)]
 pub(crate) struct Degraded {
     sessions: Arc<Sessions>,
-    part: &'static str,
+    part: Part,
 }
 
 impl Drop for Degraded {
@@ -177,7 +179,7 @@ impl Drop for Degraded {
             *count
         };
         if left == 0 {
-            COUNTED.history_degraded.set(0);
+            COUNTED.degraded(self.part).set(0);
             self.sessions.tell_degraded(self.part, false);
         }
     }

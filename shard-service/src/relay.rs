@@ -27,6 +27,7 @@ use crate::{
     channel::{Appended, Channel, Incoming, Known},
     counted::COUNTED,
     holes::{Hole, Numbers},
+    memory::{MESSAGE, Weight},
     partition::Partition,
     parts::{Parts, in_time},
     presence::Heard,
@@ -45,6 +46,13 @@ pub(crate) struct Relay {
     pub(crate) stop: CancellationToken,
     /// Events that came again.
     pub(crate) redelivered: Counter,
+}
+
+/// Why a consumer is over.
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    ByTheBus,
+    ShortOfMemory,
 }
 
 /// Why an event can't be understood.
@@ -77,10 +85,15 @@ impl Relay {
                 .consume(&self.subscription, self.limits)
                 .await
             {
-                Ok(consumer) => {
-                    self.relay(consumer, &mut numbers).await;
-                    tracing::warn!(subscription = %self.subscription, "the bus ended a consumer; starting another");
-                }
+                Ok(consumer) => match self.relay(consumer, &mut numbers).await {
+                    Ended::ByTheBus => {
+                        tracing::warn!(subscription = %self.subscription, "the bus ended a consumer; starting another");
+                    }
+                    Ended::ShortOfMemory => {
+                        tracing::warn!(subscription = %self.subscription, "short of memory: what the bus has delivered goes back to it");
+                        self.parts.memory.room().await;
+                    }
+                },
                 Err(err) => {
                     tracing::warn!(subscription = %self.subscription, %err, "can't consume; trying again");
                 }
@@ -89,18 +102,24 @@ impl Relay {
         }
     }
 
-    /// Relays until the consumer ends.
-    async fn relay(&self, mut consumer: Consumer, numbers: &mut Numbers) {
-        let mut held = Held::default();
+    /// Relays until the consumer ends, or is given up: then the bus has back what it delivered and
+    /// history does not have, and delivers it again to the next one.
+    async fn relay(&self, mut consumer: Consumer, numbers: &mut Numbers) -> Ended {
+        let mut held = Held::new(self.parts.memory.weightless());
         // Goes on while deliveries come.
         let mut again = tokio::time::interval(RETRY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.partition.history.room().await;
             tokio::select! {
+                biased;
+                () = self.parts.memory.full() => return Ended::ShortOfMemory,
+                () = self.partition.history.room() => {}
+            }
+            tokio::select! {
+                () = self.parts.memory.full() => return Ended::ShortOfMemory,
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => self.handle(delivery, numbers, &mut held).await,
-                    None => return,
+                    None => return Ended::ByTheBus,
                 },
                 _ = again.tick(), if !held.is_empty() => self.release(&mut held).await,
             }
@@ -282,7 +301,7 @@ impl Relay {
 
     /// Tries again what had to wait, each channel in order.
     async fn release(&self, held: &mut Held) {
-        for name in held.channels() {
+        for name in held.names() {
             while let Some(waiting) = held.pop_front(&name) {
                 if let Err(waiting) = self.message(waiting).await {
                     let store_is_away = waiting.hole.is_none();
@@ -364,44 +383,71 @@ struct Waiting {
     hole: Option<Hole>,
 }
 
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.message.body.len() + MESSAGE
+    }
+}
+
 /// Messages that wait for the store, by channel: other channels go on. Bounded, since they count as
 /// taken from the bus.
-#[derive(Debug, Default)]
-struct Held(HashMap<ChannelName, VecDeque<Waiting>>);
+#[derive(Debug)]
+struct Held {
+    channels: HashMap<ChannelName, VecDeque<Waiting>>,
+    bytes: usize,
+    weight: Weight,
+}
 
 impl Held {
+    fn new(weight: Weight) -> Self {
+        Self {
+            channels: HashMap::new(),
+            bytes: 0,
+            weight,
+        }
+    }
+
     fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.channels.is_empty()
     }
 
     fn has(&self, channel: &ChannelName) -> bool {
-        self.0.contains_key(channel)
+        self.channels.contains_key(channel)
     }
 
-    fn channels(&self) -> Vec<ChannelName> {
-        self.0.keys().cloned().collect()
+    fn names(&self) -> Vec<ChannelName> {
+        self.channels.keys().cloned().collect()
     }
 
     fn push_back(&mut self, waiting: Waiting) {
-        self.0
+        self.weigh(self.bytes + waiting.bytes());
+        self.channels
             .entry(waiting.message.channel.clone())
             .or_default()
             .push_back(waiting);
     }
 
     fn push_front(&mut self, waiting: Waiting) {
-        self.0
+        self.weigh(self.bytes + waiting.bytes());
+        self.channels
             .entry(waiting.message.channel.clone())
             .or_default()
             .push_front(waiting);
     }
 
     fn pop_front(&mut self, channel: &ChannelName) -> Option<Waiting> {
-        let popped = self.0.get_mut(channel).and_then(VecDeque::pop_front);
-        if popped.is_none() {
-            self.0.remove(channel);
+        let queue = self.channels.get_mut(channel);
+        let popped = queue.and_then(VecDeque::pop_front);
+        match &popped {
+            Some(waiting) => self.weigh(self.bytes - waiting.bytes()),
+            None => drop(self.channels.remove(channel)),
         }
         popped
+    }
+
+    fn weigh(&mut self, bytes: usize) {
+        self.bytes = bytes;
+        self.weight.set(bytes);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     counted::{COUNTED, Source},
     gate::Gate,
     history::HistoryBudget,
+    memory::{self, Memory},
     observe::{self, Lag, ShardStanding},
     ownership,
     parts::{Clock, Dependencies, Partitions, Parts},
@@ -92,6 +93,7 @@ impl Shard {
             .unwrap_or_else(|| listener.address().to_string());
         let others = stores.keys().filter(|other| **other != region);
         let regions: Vec<Region> = std::iter::once(&region).chain(others).cloned().collect();
+        let memory = Memory::new(config.tuning.memory_budget_bytes);
         let parts = Arc::new(Parts {
             sources: regions.iter().map(Source::new).collect(),
             lag: Arc::new(Lag::new(clock.clone())),
@@ -112,7 +114,11 @@ impl Shard {
             tuning: config.tuning,
             partition_count: config.partitions,
             clock: Clock::new(clock),
-            history_budget: Arc::new(HistoryBudget::new(config.tuning.history_backlog_bytes)),
+            history_budget: Arc::new(HistoryBudget::new(
+                config.tuning.history_backlog_bytes,
+                Arc::clone(&memory),
+            )),
+            memory,
             tasks: TaskTracker::new(),
         });
         control::follower(&parts).prepare(&Hearing::Pull).await?;
@@ -163,6 +169,9 @@ impl Shard {
         let observed = Arc::clone(&parts);
         let observing = async move { observe::observe(&observed).await };
         background.spawn(end.clone().run_until_cancelled_owned(observing));
+        let kept = Arc::clone(&parts);
+        let keeping = async move { memory::keep(&kept).await };
+        background.spawn(end.clone().run_until_cancelled_owned(keeping));
         let (follower, address) = (control::follower(&parts), listener.address());
         let hearing = async move { follower.run(&Hearing::Pull, address).await };
         background.spawn(end.clone().run_until_cancelled_owned(hearing));

@@ -136,6 +136,8 @@ codes! {
         ShuttingDown = "shutting_down", true;
         /// The shard has as many sessions as it takes.
         TooManySessions = "too_many_sessions", true;
+        /// The shard is short of memory.
+        Overloaded = "overloaded", true;
     }
     "Whether to connect again." reconnect
 }

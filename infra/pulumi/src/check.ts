@@ -2,6 +2,7 @@
 
 import * as pulumi from "@pulumi/pulumi";
 
+import { bytesOf } from "./region/pods";
 import { isKnown, knownRegions } from "./regions";
 import { type Settings } from "./settings";
 
@@ -96,6 +97,9 @@ function sizeProblems(settings: Settings): string[] {
         problems.push(
             `sessionsPerShard is ${shards.sessions}: a shard takes ${MOST_SESSIONS_OF_A_SHARD}, grow well below that`,
         );
+    }
+    if (bytesOf(shards.memory) === undefined) {
+        problems.push(`shardMemory is ${shards.memory}: use a number of Mi or Gi, such as 8Gi`);
     }
     if (!isCount(instances.min) || !isCount(instances.max) || instances.min > instances.max) {
         problems.push(`serviceInstancesMin is ${instances.min} and serviceInstancesMax ${instances.max}`);

@@ -132,6 +132,14 @@ for (const stack of STACKS) {
             ]);
         });
 
+        await t.test("a shard takes nothing in before its pod's memory is used up", () => {
+            for (const region of REGIONS) {
+                const { env, resources } = shardPod(made, region).containers[0];
+                const [, gibibytes] = /^(\d+)Gi$/.exec(resources.limits.memory) ?? [];
+                assert.equal(Number(valueOf(env, "INFRACHAT_MEMORY_BUDGET_BYTES")), Number(gibibytes) * 2 ** 30 * 0.75);
+            }
+        });
+
         await t.test("one number of partitions, told to everyone who must know", () => {
             for (const region of REGIONS) {
                 assert.equal(valueOf(shardPod(made, region).containers[0].env, "INFRACHAT_PARTITIONS"), String(partitions));

@@ -45,6 +45,7 @@ const cases: Case[] = [
     { what: "a bad domain", options: { overrides: { domain: "chat" } }, says: [/domain is "chat"/] },
     { what: "nobody to tell", options: { overrides: { alertEmails: [] } }, says: [/nobody gets the alerts/] },
     { what: "fewer shards at most than at least", options: { overrides: { shardsMin: 5, shardsMax: 2 } }, says: [/shardsMin is 5 and shardsMax 2/] },
+    { what: "memory in another unit", options: { overrides: { shardMemory: "8G" } }, says: [/shardMemory is 8G: use a number of Mi or Gi/] },
     { what: "more sessions than a shard takes", options: { overrides: { sessionsPerShard: 60000 } }, says: [/a shard takes 50000/] },
     { what: "a share of traces above one", options: { overrides: { traceRatio: "2" } }, says: [/traceRatio is "2"/] },
     { what: "an unknown way to enforce", options: { overrides: { binaryAuthorization: "maybe" } }, says: [/use enforce or audit/] },

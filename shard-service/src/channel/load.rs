@@ -10,8 +10,8 @@ use infrachat_types::{ChannelName, Epoch, Offset, OriginId, Region};
 
 use super::{Channel, ChannelLimits, Inner, Origin, encode_position};
 use crate::{
-    comings::Comings, dedupe::DuplicateWindow, history::HistoryQueue, log::Ring, observe::Lag,
-    reader::Readers, refused::Refused,
+    comings::Comings, dedupe::DuplicateWindow, history::HistoryQueue, log::Ring, memory::Weight,
+    observe::Lag, reader::Readers, refused::Refused,
 };
 
 /// The newest entries of a channel's history, in append order.
@@ -32,7 +32,7 @@ impl Channel {
             entries: tail,
             complete,
         }: Tail,
-        limits: ChannelLimits,
+        (limits, weight): (ChannelLimits, Weight),
         history: HistoryQueue,
         lag: Arc<Lag>,
     ) -> Self {
@@ -64,6 +64,7 @@ impl Channel {
                 before,
                 encode_position(&name, &region, before, &seen),
             ),
+            weight,
             window: DuplicateWindow::new(limits.duplicate_window),
             next_offset,
             stable,

@@ -170,6 +170,28 @@ fn what_history_lacks_stays_in_the_ring() {
 }
 
 #[test]
+fn what_is_trimmed_is_what_history_has_beyond_what_is_to_be_kept() {
+    let mut ring = ring(100);
+    for number in 1..=10 {
+        ring.append(message(number, None), everything_stable());
+        ring.append(presence(), everything_stable());
+    }
+    let mut cursor = ring.oldest();
+    let full = ring.weight();
+    ring.trim(4, usize::MAX, (EPOCH, Offset(3)));
+    assert!(ring.after((EPOCH, Offset(3))).is_some(), "history lacks 4");
+    assert!(ring.after((EPOCH, Offset(2))).is_none());
+    assert!(ring.weight() < full);
+    ring.trim(4, usize::MAX, everything_stable());
+    assert!(ring.after((EPOCH, Offset(6))).is_some());
+    assert!(ring.after((EPOCH, Offset(5))).is_none());
+    ring.trim(4, 1, everything_stable());
+    let skipped = ring.skip_ahead(&mut cursor, 100);
+    assert_eq!((skipped.missed, skipped.to), (10, position(10)));
+    assert_eq!(ring.pending(&cursor), 0);
+}
+
+#[test]
 fn a_place_in_an_older_epoch_is_behind_everything_newer() {
     let mut ring = Ring::new(
         RingLimits {

@@ -80,6 +80,12 @@ impl Session {
             self.redirect(&name, number, reason, Duration::ZERO);
             return Ok(&COUNTED.joins.redirected);
         };
+        if self.parts.memory.is_full() && partition.loaded_channel(&name).is_none() {
+            let text = "this shard is short of memory and takes no more channels: try again";
+            return Err(
+                Refusal::new(ErrorCode::Overloaded, text).retry_after(Duration::from_secs(1))
+            );
+        }
         let channel = in_time(partition.channel(&name)).await.map_err(|err| {
             let text = format!("the channel can't be loaded at the moment ({err}): try again");
             Refusal::new(ErrorCode::Unavailable, text).retry_after(Duration::from_secs(1))
@@ -95,13 +101,14 @@ impl Session {
         let reader = Reader::new(&self.outlet, self.next_number, place);
         channel.readers.add(Arc::clone(&reader));
         let start = catch_up::start(&self.parts, &channel, &join);
+        // From here on the log keeps for it what it has not read.
+        reader.place_at(start.cursor.clone());
         let seat = self.seat(self.next_number);
         let roster = presence::arrive(&self.parts, &partition, &channel, &seat).await;
         self.say(Kind::Joined(joined(&name, number, &join, &start, roster)));
         if let Some(gap) = start.gap {
             self.say(Kind::Gap(gap));
         }
-        reader.place_at(start.cursor);
         if start.replay.is_some() {
             self.replaying.push_back(self.next_number);
         } else {

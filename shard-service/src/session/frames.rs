@@ -202,9 +202,10 @@ impl Session {
                 } else {
                     "works again"
                 };
+                let part = part.as_str().to_owned();
                 let reason = format!("{part} {reason} in this region");
                 Kind::Degraded(chat::Degraded {
-                    part: part.to_owned(),
+                    part,
                     degraded,
                     reason,
                 })

@@ -10,6 +10,8 @@ use infrachat_proto::Refusal;
 use infrachat_types::{ChannelName, ClientMessageId, CloseCode, Message, MessageId};
 use tokio::sync::Notify;
 
+use crate::counted::Part;
+
 /// Something a session should know.
 #[derive(Debug)]
 pub(crate) enum Note {
@@ -32,7 +34,7 @@ pub(crate) enum Note {
         up_to: MessageId,
     },
     /// The region works with less than its promises, or fully again.
-    Degraded { part: &'static str, degraded: bool },
+    Degraded { part: Part, degraded: bool },
     /// The shard stops soon.
     GoAway { reconnect_after: Duration },
     /// A reader fell too far behind.

@@ -33,6 +33,7 @@ use self::{
 use crate::{
     counted::{CLIENT_LEFT, CONNECTION_LOST, COUNTED},
     inbound::{Inbound, Unreadable},
+    memory::SESSION,
     outlet::{self, Outlet},
     parts::Parts,
     registry::SessionHandle,
@@ -133,11 +134,16 @@ async fn admit(
     };
     let id = outlet.reader.session().clone();
     let claims = &admitted.claims;
+    if !parts.memory.admits() {
+        let reason = "this shard is short of memory: try again later";
+        return Err((CloseCode::Overloaded, reason.to_owned()));
+    }
     let handle = SessionHandle {
         mailbox: outlet.mailbox.clone(),
         user: claims.user.clone(),
         family: claims.family.clone(),
         signed_in_at: claims.issued_at,
+        _weight: parts.memory.weigh(SESSION),
     };
     if !parts.sessions.insert(id.clone(), handle) {
         let reason = "this shard has as many sessions as it takes: try again later";
@@ -156,7 +162,7 @@ async fn admit(
 
 fn close_event((code, reason): &Closing) -> chat::Close {
     let retry_after = match code {
-        CloseCode::TooManySessions | CloseCode::KeysUnavailable => 1_000,
+        CloseCode::TooManySessions | CloseCode::Overloaded | CloseCode::KeysUnavailable => 1_000,
         _ => 0,
     };
     chat::Close {

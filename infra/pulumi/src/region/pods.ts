@@ -30,6 +30,12 @@ export const resources = (cpu: string, memory: string): Container["resources"] =
     return { requests: amount, limits: amount };
 };
 
+/** Of a quantity such as 2Gi. */
+export function bytesOf(quantity: string): number | undefined {
+    const [, amount, unit] = /^(\d+)(Mi|Gi)$/.exec(quantity) ?? [];
+    return amount === undefined ? undefined : Number(amount) * (unit === "Gi" ? 2 ** 30 : 2 ** 20);
+}
+
 export const metricsPort = { name: "metrics", containerPort: METRICS_PORT };
 
 export interface InNamespace {

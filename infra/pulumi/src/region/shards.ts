@@ -21,9 +21,12 @@ import { codeOf } from "../regions";
 import { type Settings } from "../settings";
 import { PRE_STOP, TERMINATION_GRACE } from "../timing";
 import { type Cluster } from "./cluster";
-import { containerSecurity, type InNamespace, labelsOf, metricsPort, podSecurity, resources, scraped } from "./pods";
+import { bytesOf, containerSecurity, type InNamespace, labelsOf, metricsPort, podSecurity, resources, scraped } from "./pods";
 import { type Stores } from "./stores";
 import { type Topics } from "./topics";
+
+/** The part of a shard's memory that it may hold by its own count; the rest is for what it does not count. */
+const BUDGETED = 0.75;
 
 /** The shards' account comes before the subscriptions, which come before the shards. */
 export class ShardAccount extends pulumi.ComponentResource {
@@ -142,6 +145,7 @@ export class Shards extends pulumi.ComponentResource {
             ...routing(settings),
             INFRACHAT_SHARD: slot,
             INFRACHAT_ADVERTISE: `${hostOf(slot, settings.domain)}:443`,
+            INFRACHAT_MEMORY_BUDGET_BYTES: String((bytesOf(settings.shards.memory) ?? 0) * BUDGETED),
             INFRACHAT_METRICS_LISTEN: `0.0.0.0:${METRICS_PORT}`,
             INFRACHAT_OTLP_ENDPOINT: `http://collector.${NAMESPACE}.svc.cluster.local:${OTLP_PORT}`,
         };
