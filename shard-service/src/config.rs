@@ -43,6 +43,10 @@ pub struct Tuning {
     /// Messages a second a session may publish, sustained; bursts may be four times that.
     #[arg(long, env = "INFRACHAT_PUBLISH_PER_SECOND", default_value = "100")]
     pub publish_per_second: u32,
+    /// Frames a second of a session that are read, beside the messages it publishes, sustained; more
+    /// wait. Beyond that it may leave and join as many channels as a session may have at once.
+    #[arg(long, env = "INFRACHAT_FRAMES_PER_SECOND", default_value = "200")]
+    pub frames_per_second: u32,
     /// Unread messages after which a session is a slow reader.
     #[arg(long, env = "INFRACHAT_SLOW_READER_PENDING", default_value = "1000")]
     pub slow_reader_pending: u64,
@@ -120,6 +124,7 @@ impl Default for Tuning {
             max_channels: 1_000,
             max_in_flight: 256,
             publish_per_second: 100,
+            frames_per_second: 200,
             slow_reader_pending: 1_000,
             max_sessions: 50_000,
             heartbeat_interval: Duration::from_secs(20),
@@ -164,8 +169,8 @@ impl Tuning {
                 "--max-channels, --max-in-flight and --max-sessions must be at least 1",
             ),
             (
-                self.publish_per_second > 0,
-                "--publish-per-second must be at least 1",
+                self.publish_per_second > 0 && self.frames_per_second > 0,
+                "--publish-per-second and --frames-per-second must be at least 1",
             ),
             (
                 self.history_backlog > 0 && self.consume_events > 0,

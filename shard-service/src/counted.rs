@@ -96,6 +96,7 @@ pub(crate) struct Counted {
     pub(crate) bus_degraded: Gauge,
     pub(crate) verifications: Verifications,
     pub(crate) publishes_limited: Counter,
+    pub(crate) frames_limited: Counter,
 }
 
 pub(crate) struct Joins {
@@ -243,6 +244,7 @@ impl Counted {
             bus_degraded: degraded("bus"),
             verifications: Verifications::default(),
             publishes_limited: counter!(LIMITED, "limit" => "publish"),
+            frames_limited: counter!(LIMITED, "limit" => "frames"),
         }
     }
 

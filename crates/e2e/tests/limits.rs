@@ -28,6 +28,7 @@ async fn ten_thousand_joins_end_at_the_limit_and_hurt_nobody() {
     let mut room = Room::open_with(|config| {
         one_shard(config);
         config.tuning.max_channels = LIMIT;
+        config.tuning.frames_per_second = 5_000;
     })
     .await;
     let token = room.culprit.token.clone();
@@ -135,6 +136,65 @@ async fn who_publishes_too_fast_is_told_how_long_to_wait() {
     room.others_go_on().await;
     tokio::time::sleep(Duration::from_millis(wait.into())).await;
     room.all_go_on().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_waits_in_line_and_its_session_hears_the_others() {
+    const FLOOD: u64 = 300;
+    let mut room = Room::open_with(|config| {
+        config.tuning.frames_per_second = 20;
+        config.tuning.max_channels = 10;
+    })
+    .await;
+    for nonce in 0..FLOOD {
+        room.culprit.send(Frame::Ping(chat::Ping { nonce })).await;
+    }
+    room.others_go_on().await;
+    // At 20 a second, most of the flood is still to be read.
+    let mut answered = 0;
+    loop {
+        match room.culprit.next().await {
+            Kind::Pong(pong) => {
+                assert_eq!(pong.nonce, answered, "in order, each once");
+                answered += 1;
+                assert!(answered < FLOOD, "nothing else was heard meanwhile");
+            }
+            Kind::Message(_) => break,
+            Kind::Presence(_) => {}
+            other => panic!("instead of an answer came {other:?}"),
+        }
+    }
+    room.others_go_on().await;
+}
+
+#[tokio::test]
+async fn who_waits_in_line_is_not_taken_for_silent() {
+    const FRAMES: u64 = 7;
+    let room = Room::open_with(|config| {
+        config.tuning.frames_per_second = 2;
+        config.tuning.max_channels = 1;
+        config.tuning.heartbeat_interval = Duration::from_millis(100);
+    })
+    .await;
+    let mut session = RawSession::open(&room.endpoint().await).await;
+    // Who is silent for 250 ms is sent away; when four frames were read, it takes 500 ms for each.
+    let hello = chat::Hello {
+        access_token: room.culprit.token.clone(),
+        heartbeat_interval_ms: 100,
+        ..Default::default()
+    };
+    session.send(Frame::Hello(hello)).await;
+    for nonce in 0..FRAMES {
+        session.send(Frame::Ping(chat::Ping { nonce })).await;
+    }
+    for nonce in 0..FRAMES {
+        let answered = session.until(|kind| match kind {
+            Kind::Pong(pong) => Some(pong.nonce),
+            Kind::Close(close) => panic!("{}", close.reason),
+            _ => None,
+        });
+        assert_eq!(answered.await, nonce);
+    }
 }
 
 #[tokio::test]

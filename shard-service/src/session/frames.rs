@@ -30,7 +30,12 @@ impl Session {
             Some(client_frame::Kind::Ping(ping)) => {
                 self.say(Kind::Pong(chat::Pong { nonce: ping.nonce }))
             }
-            Some(client_frame::Kind::Publish(publish)) => self.publish(publish).await,
+            Some(client_frame::Kind::Publish(publish)) => {
+                // One that is taken has a limit of its own.
+                if self.publish(publish).await {
+                    return;
+                }
+            }
             Some(client_frame::Kind::Join(join)) => self.join(join).await,
             Some(client_frame::Kind::Leave(leave)) => self.leave(&leave.channel),
             Some(client_frame::Kind::SetTyping(typing)) => self.typing(&typing.channel),
@@ -49,6 +54,15 @@ impl Session {
                 self.refuse(Refusal::new(ErrorCode::UnknownFrame, text), "");
             }
         }
+        self.count_frame();
+    }
+
+    /// Counts a frame. If it was too many, nothing is listened to for a while: that silence is not the client's.
+    pub(super) fn count_frame(&mut self) {
+        if let Some(until) = self.pace.count() {
+            COUNTED.frames_limited.increment(1);
+            self.last_heard = until;
+        }
     }
 
     /// Answers a frame with an error.
@@ -56,10 +70,14 @@ impl Session {
         self.say(refusal.into_event(channel, Bytes::new()));
     }
 
-    async fn publish(&mut self, publish: chat::Publish) {
+    /// Answers whether the message was taken.
+    async fn publish(&mut self, publish: chat::Publish) -> bool {
         let (name, id) = (publish.channel.clone(), publish.client_message_id.clone());
         match self.try_publish(publish).await {
-            Ok(Taken::OnItsWay) => self.in_flight += 1,
+            Ok(Taken::OnItsWay) => {
+                self.in_flight += 1;
+                true
+            }
             Ok(Taken::Duplicate(message)) => {
                 COUNTED.publishes.duplicate.increment(1);
                 self.say(Kind::Ack(chat::Ack {
@@ -68,6 +86,7 @@ impl Session {
                     message_id: message.message_id.to_string(),
                     duplicate: true,
                 }));
+                true
             }
             Err(refusal) => {
                 COUNTED.publishes.refused(refusal.code);
@@ -75,6 +94,7 @@ impl Session {
                     self.hold_back_after(&name, &id);
                 }
                 self.say(refusal.into_event(&name, id));
+                false
             }
         }
     }

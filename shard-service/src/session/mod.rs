@@ -5,20 +5,14 @@ mod channels;
 mod frames;
 mod handshake;
 mod mailbox;
+mod pace;
 
 use std::{
     collections::{HashMap, VecDeque},
-    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
 
-use governor::{
-    Quota, RateLimiter,
-    middleware::NoOpMiddleware,
-    state::{InMemoryState, NotKeyed},
-};
-use infrachat_identity::TokioClock;
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
 use infrachat_runtime::Hangup;
 use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName};
@@ -29,6 +23,7 @@ use self::{
     channels::Seated,
     handshake::{Admitted, Closing, Heartbeat},
     mailbox::Notes,
+    pace::{Limiter, Pace},
 };
 use crate::{
     counted::{CLIENT_LEFT, CONNECTION_LOST, COUNTED},
@@ -40,10 +35,8 @@ use crate::{
     run::Author,
 };
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>;
-
 /// A burst of publishes may be this many times the rate of a second.
-const BURST: NonZeroU32 = NonZeroU32::new(4).unwrap();
+const BURST: u32 = 4;
 /// How long a closed session is given to hear why.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -63,6 +56,7 @@ pub(crate) struct Session {
     replaying: VecDeque<u64>,
     in_flight: usize,
     limiter: Limiter,
+    pace: Pace,
     last_heard: Instant,
     /// Since when something waits to be sent and nothing is: the frames taken until then.
     stuck: Option<(u64, Instant)>,
@@ -177,8 +171,7 @@ fn close_event((code, reason): &Closing) -> chat::Close {
 impl Session {
     fn new(outlet: &Arc<Outlet>, admitted: &Admitted, notes: Notes) -> Self {
         let parts = &outlet.parts;
-        let rate = NonZeroU32::new(parts.tuning.publish_per_second).unwrap_or(NonZeroU32::MIN);
-        let quota = Quota::per_second(rate).allow_burst(rate.saturating_mul(BURST));
+        let publishes = parts.tuning.publish_per_second;
         let session = Self {
             parts: Arc::clone(parts),
             user: admitted.claims.user.clone(),
@@ -191,7 +184,8 @@ impl Session {
             next_number: 0,
             replaying: VecDeque::new(),
             in_flight: 0,
-            limiter: RateLimiter::direct_with_clock(quota, TokioClock::default()),
+            limiter: pace::limiter(publishes, publishes.saturating_mul(BURST)),
+            pace: Pace::new(&parts.tuning),
             last_heard: Instant::now(),
             stuck: None,
             closing: None,
@@ -216,9 +210,10 @@ impl Session {
             }
             let listening = self.closing.is_none() && self.outlet.has_room();
             let replaying = listening && !self.replaying.is_empty();
+            let in_time = self.pace.closed_until().is_none();
             tokio::select! {
                 // What is done with it lives only while it is done: most sessions are idle.
-                frame = inbound.message(), if listening => match frame {
+                frame = inbound.message(), if listening && in_time => match frame {
                     Ok(Some(frame)) => Box::pin(self.heard(frame)).await,
                     Err(Unreadable::Bad(reason)) => self.close((CloseCode::BadFrame, reason)),
                     Ok(None) => break CLIENT_LEFT,
@@ -238,8 +233,9 @@ impl Session {
                     alarm.as_mut().reset(self.next_check());
                 }
             }
-            if let Some(end) = self.closing.filter(|end| *end < alarm.deadline()) {
-                alarm.as_mut().reset(end);
+            let sooner = self.closing.or(self.pace.closed_until());
+            if let Some(at) = sooner.filter(|at| *at < alarm.deadline()) {
+                alarm.as_mut().reset(at);
             }
         };
         self.leave_all();
@@ -258,11 +254,18 @@ impl Session {
         // Often enough to notice in time that nothing is taken.
         let look = now + self.heartbeat.timeout / 2;
         let stuck = self.stuck.map(|(_, since)| since + self.heartbeat.timeout);
-        auth.min(heard).min(look).min(stuck.unwrap_or(look))
+        let paced = self.pace.closed_until().unwrap_or(look);
+        auth.min(heard)
+            .min(look)
+            .min(stuck.unwrap_or(look))
+            .min(paced)
     }
 
     /// Closes the session when a deadline has passed; answers whether it must end without a word.
     fn check(&mut self, now: Instant) -> bool {
+        if self.pace.closed_until().is_some_and(|until| now >= until) {
+            self.count_frame();
+        }
         let passed = |since: Instant| now >= since + self.heartbeat.timeout;
         let (pending, taken) = self.outlet.progress();
         self.stuck = match self.stuck {
