@@ -95,7 +95,7 @@ bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare 
 bench-short: bench-services ## Run every bench for a moment, to see that it works
 	cargo build --package infrachat-local --package infrachat-bench
 	./target/debug/infrachat-bench fanout --connections 20 --seconds 1 --rounds 1
-	./target/debug/infrachat-bench slow-readers --connections 20 --senders 2 --rate 50 --seconds 1
+	./target/debug/infrachat-bench slow-readers --connections 20 --senders 2 --rates 50 --seconds 1
 	./target/debug/infrachat-bench idle --sessions 50
 	./target/debug/infrachat-bench arrivals --sessions 100
 	./target/debug/infrachat-bench growth --members 2,20 --seconds 1

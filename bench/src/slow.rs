@@ -1,6 +1,9 @@
 //! Readers that don't keep up: what they cost the others, and the shard.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use anyhow::bail;
 use bytes::BytesMut;
@@ -18,11 +21,13 @@ use crate::{
     process::kernel_tcp_memory,
     report::{self, Table},
     scan::stamped,
-    target::{Infrachat, Session, Subscriber},
+    target::{Answers, Infrachat, Session, Subscriber},
 };
 
 /// Between two batches of messages.
 const TICK: Duration = Duration::from_millis(10);
+/// Fewer stalled readers can't be told apart from everything else that takes memory.
+const ENOUGH: f64 = 50.0;
 /// A reader that hears nothing for this long has heard everything.
 const SILENCE: Duration = Duration::from_secs(20);
 
@@ -32,9 +37,12 @@ pub(crate) struct Options {
     /// Sessions in the channel.
     #[arg(long, default_value_t = 1_000)]
     pub(crate) connections: usize,
-    /// Messages a second, over all senders.
-    #[arg(long, default_value_t = 1_000)]
-    pub(crate) rate: u64,
+    /// Messages a second, over all senders, one after the other.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
+    pub(crate) rates: Vec<u64>,
+    /// Deliveries a second at most: at higher rates there are fewer sessions.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) deliveries: u64,
     /// Sessions that send.
     #[arg(long, default_value_t = 100)]
     pub(crate) senders: usize,
@@ -50,23 +58,58 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Case {
-    /// There are none.
+    /// There are none, and nobody reads slowly.
     AllRead,
+    /// There are none.
+    NoneStalled,
     DropOldest,
     Disconnect,
     /// With windows as large as HTTP/2 has them.
     HugeWindow,
+    /// In a shard that has little memory beside what its sessions take: it takes nothing in when that is
+    /// used, and hands back to the bus what that delivers.
+    Nack,
+}
+
+impl Case {
+    const ALL: [Self; 6] = [
+        Self::AllRead,
+        Self::NoneStalled,
+        Self::DropOldest,
+        Self::Disconnect,
+        Self::HugeWindow,
+        Self::Nack,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::AllRead => "none, and none slow",
+            Self::NoneStalled => "none",
+            Self::DropOldest => "drop_oldest",
+            Self::Disconnect => "disconnect",
+            Self::HugeWindow => "drop_oldest, 2 GB windows",
+            Self::Nack => "drop_oldest, nack",
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
 struct Row {
     case: Case,
+    rate: u64,
+    connections: usize,
     p50_ms: f64,
     p99_ms: f64,
-    /// Messages that others than the slow did not get: they were told so.
-    others_missed: u64,
-    /// Memory of the server and of the kernel that came with the flood.
-    grown_bytes: i64,
+    /// Messages that were acknowledged.
+    acked: u64,
+    /// Messages that were refused.
+    refused: u64,
+    /// Of the deliveries to others than the slow, how many were skipped: they were told so.
+    others_missed: f64,
+    /// Memory of the server that came with the flood.
+    grown_server_bytes: i64,
+    /// Memory of the kernel, for both ends of all connections.
+    grown_kernel_bytes: i64,
     /// Messages that the stalled neither got nor were told to have missed.
     unaccounted: i64,
     /// How many of the stalled were cut off.
@@ -76,14 +119,14 @@ struct Row {
 /// Runs all cases, prints the table, and writes the figures.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let mut rows = Vec::new();
-    for case in [
-        Case::AllRead,
-        Case::DropOldest,
-        Case::Disconnect,
-        Case::HugeWindow,
-    ] {
-        report::progress(&format!("slow readers: {case:?}"));
-        rows.push(measure(case, options).await?);
+    for rate in &options.rates {
+        for case in Case::ALL {
+            report::progress(&format!(
+                "slow readers: {rate} messages/s, {}",
+                case.label()
+            ));
+            rows.push(measure(case, *rate, options).await?);
+        }
     }
     print(options, &rows);
     anyhow::ensure!(
@@ -93,15 +136,22 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     report::write("slow-readers", options, &rows)
 }
 
-async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
-    let infrachat = Infrachat::start().await?;
+async fn measure(case: Case, rate: u64, options: &Options) -> anyhow::Result<Row> {
+    let connections = options
+        .connections
+        .min(usize::try_from(options.deliveries / rate)?);
+    let budget = memory_budget(connections + options.senders).to_string();
+    let infrachat = match case {
+        Case::Nack => Infrachat::start_with(&["--memory-budget-bytes", &budget]).await?,
+        _ => Infrachat::start().await?,
+    };
     let usual = (*infrachat.shard).clone();
     let mut stalled_at = usual.clone();
     // What is sent to them is to stay with the server's kernel. With much less room than this, kernels
     // take seconds to notice that there is some again.
     stalled_at.receive_buffer = Some(32 * 1024);
     match case {
-        Case::AllRead | Case::DropOldest => {}
+        Case::AllRead | Case::NoneStalled | Case::DropOldest | Case::Nack => {}
         Case::Disconnect => stalled_at.slow_reader = chat::SlowReaderPolicy::Disconnect,
         Case::HugeWindow => {
             stalled_at.windows = Windows {
@@ -110,16 +160,18 @@ async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
             };
         }
     }
-    let tenth = match case {
-        Case::AllRead => 0,
-        _ => options.connections / 10,
+    let tenth = connections / 10;
+    let (slow_ones, stalled_ones) = match case {
+        Case::AllRead => (0, 0),
+        Case::NoneStalled => (tenth, 0),
+        _ => (tenth, tenth),
     };
     let (mut eager, mut slow, mut stalled) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..options.connections {
+    for number in 0..connections {
         let token = infrachat.token(number);
-        if number < tenth {
+        if number < stalled_ones {
             stalled.push(stalled_at.subscribe(token).await?);
-        } else if number < tenth * 2 {
+        } else if number < stalled_ones + slow_ones {
             slow.push(usual.subscribe(token).await?);
         } else {
             eager.push(usual.subscribe(token).await?);
@@ -132,42 +184,66 @@ async fn measure(case: Case, options: &Options) -> anyhow::Result<Row> {
     let began = Instant::now();
     let eager = Listening::start(eager, Pace::AtOnce, began);
     // A tenth of what comes: about 350 bytes a message.
-    let share = usize::try_from(options.rate)? * 350 / 10 / 10;
+    let share = usize::try_from(rate)? * 350 / 10 / 10;
     let slow = Listening::start(slow, Pace::Slowly(share, Duration::from_millis(100)), began);
-    let memory = || anyhow::Ok(infrachat.server.memory()? + kernel_tcp_memory()?);
+    let memory = || anyhow::Ok([infrachat.server.memory()?, kernel_tcp_memory()?]);
     let before = memory()?;
-    let said = flood(&senders, &eager, options).await?;
+    flood(&senders, &eager, rate, options).await?;
     eager.settled().await;
-    let grown = i64::try_from(memory()?)? - i64::try_from(before)?;
+    let mut grown = [0; 2];
+    for (grown, (before, after)) in grown.iter_mut().zip(before.into_iter().zip(memory()?)) {
+        *grown = i64::try_from(after)? - i64::try_from(before)?;
+    }
     let latency = eager.latency();
+    let sum = |of: fn(&Answers) -> &AtomicU64| {
+        let counts = senders.iter().map(|sender| of(&sender.answers));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    };
+    let (acked, refused): (u64, u64) = (sum(|all| &all.acked), sum(|all| &all.refused));
     drop(slow);
     let (mut unaccounted, mut disconnected) = (0, 0);
     for reader in stalled {
-        let end = read_out(reader, said).await?;
+        let end = read_out(reader, acked).await?;
         if end.closed {
             disconnected += 1;
         } else {
-            unaccounted += i64::try_from(said)? - i64::try_from(end.accounted)?;
+            unaccounted += i64::try_from(acked)? - i64::try_from(end.accounted)?;
         }
     }
     let millis = |quantile| latency.value_at_quantile(quantile) as f64 / 1e6;
     Ok(Row {
         case,
+        rate,
+        connections,
         p50_ms: millis(0.5),
         p99_ms: millis(0.99),
-        others_missed: (said * eager.count()).saturating_sub(eager.deliveries()),
-        grown_bytes: grown,
+        acked,
+        refused,
+        others_missed: 1.0 - eager.deliveries() as f64 / (acked * eager.count()) as f64,
+        grown_server_bytes: grown[0],
+        grown_kernel_bytes: grown[1],
         unaccounted,
         disconnected,
     })
 }
 
-/// Says as many messages as asked for, evenly; answers how many.
-async fn flood(senders: &[Session], clock: &Listening, options: &Options) -> anyhow::Result<u64> {
+/// So little that what is said has to wait for memory: what sessions take, and some more.
+fn memory_budget(sessions: usize) -> usize {
+    // As the shard counts a session, and no less than it starts with.
+    ((sessions + 50) * 24 * 1024 * 10 / 9).max(1024 * 1024)
+}
+
+/// Says as many messages as asked for, evenly.
+async fn flood(
+    senders: &[Session],
+    clock: &Listening,
+    rate: u64,
+    options: &Options,
+) -> anyhow::Result<()> {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let ticks_per_second = 100;
-    let total = options.rate * options.seconds;
+    let total = rate * options.seconds;
     let mut said = 0;
     for tick in 1..=ticks_per_second * options.seconds {
         ticks.tick().await;
@@ -178,7 +254,7 @@ async fn flood(senders: &[Session], clock: &Listening, options: &Options) -> any
             said += 1;
         }
     }
-    Ok(said)
+    Ok(())
 }
 
 /// How far a reader came that did not read until now.
@@ -225,46 +301,50 @@ async fn read_out(reader: Subscriber, said: u64) -> anyhow::Result<End> {
 }
 
 fn print(options: &Options, rows: &[Row]) {
-    println!(
-        "\nSlow readers: {} sessions, {} messages/s by {} senders; a tenth stalled, a tenth reads a tenth\n",
-        options.connections, options.rate, options.senders
-    );
-    let mut table = Table::new(&[
-        "the stalled",
-        "others' p50 ms",
-        "p99 ms",
-        "ratio",
-        "missed",
-        "memory a stalled reader, KB",
-        "unaccounted",
-        "cut off",
-    ]);
-    let Some(alone) = rows.first() else {
-        return;
-    };
-    let stalled = (options.connections / 10) as f64;
-    for row in rows {
-        let (name, of_stalled) = match row.case {
-            Case::AllRead => ("none", false),
-            Case::DropOldest => ("drop_oldest", true),
-            Case::Disconnect => ("disconnect", true),
-            Case::HugeWindow => ("drop_oldest, 2 GB windows", true),
+    for rate in &options.rates {
+        let rows: Vec<_> = rows.iter().filter(|row| row.rate == *rate).collect();
+        let [alone, none_stalled, ..] = rows[..] else {
+            continue;
         };
-        let more = (row.grown_bytes - alone.grown_bytes) as f64 / stalled / 1024.0;
-        table.row([
-            name.to_owned(),
-            format!("{:.1}", row.p50_ms),
-            format!("{:.1}", row.p99_ms),
-            format!("{:.2}", row.p99_ms / alone.p99_ms),
-            row.others_missed.to_string(),
-            if of_stalled {
-                format!("{more:.0}")
-            } else {
-                "–".to_owned()
-            },
-            row.unaccounted.to_string(),
-            row.disconnected.to_string(),
+        println!(
+            "\nSlow readers: {} sessions, {rate} messages/s by {} senders; a tenth stalled, a tenth reads a tenth\n",
+            alone.connections, options.senders
+        );
+        let mut table = Table::new(&[
+            "the stalled",
+            "acked/s",
+            "refused",
+            "others' p50 ms",
+            "p99 ms",
+            "ratio",
+            "skipped",
+            "a stalled reader, KB (kernel)",
+            "unaccounted",
+            "cut off",
         ]);
+        let stalled = (alone.connections / 10) as f64;
+        for row in &rows {
+            let each = |of: fn(&Row) -> i64| (of(row) - of(none_stalled)) as f64 / stalled / 1024.0;
+            let server = each(|row| row.grown_server_bytes);
+            let kernel = each(|row| row.grown_kernel_bytes);
+            table.row([
+                row.case.label().to_owned(),
+                (row.acked / options.seconds).to_string(),
+                row.refused.to_string(),
+                format!("{:.1}", row.p50_ms),
+                format!("{:.1}", row.p99_ms),
+                format!("{:.2}", row.p99_ms / alone.p99_ms),
+                format!("{:.1} %", row.others_missed * 100.0),
+                match row.case {
+                    Case::AllRead | Case::NoneStalled => "–".to_owned(),
+                    // What the server needs for the flood itself is more than what so few take.
+                    _ if stalled < ENOUGH => "–".to_owned(),
+                    _ => format!("{:.0} ({kernel:.0})", server + kernel),
+                },
+                row.unaccounted.to_string(),
+                row.disconnected.to_string(),
+            ]);
+        }
+        table.print();
     }
-    table.print();
 }

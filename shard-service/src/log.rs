@@ -7,12 +7,12 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use infrachat_proto::FRAME_HEADER;
+use infrachat_proto::{FRAME_HEADER, Frame};
 use infrachat_types::{Epoch, Offset};
 
 use crate::{
     memory::MESSAGE,
-    run::{Author, Run},
+    run::{self, Author, Run},
     tally::{Facts, Tally},
 };
 
@@ -295,7 +295,7 @@ impl Ring {
         self.read_alone(cursor, reader, budget, tally)
     }
 
-    fn from(&self, next: u64) -> impl Iterator<Item = &Entry> {
+    fn from(&self, next: u64) -> impl Iterator<Item = &Entry> + Clone {
         let start = usize::try_from(next - self.first).unwrap_or(usize::MAX);
         self.entries.iter().skip(start)
     }
@@ -310,7 +310,7 @@ impl Ring {
     ) -> Read {
         let start = cursor.next;
         let mut only = None;
-        let mut joined: Option<infrachat_proto::Frame> = None;
+        let mut joined: Option<Frame> = None;
         for entry in self.from(start) {
             if joined.as_ref().is_some_and(|joined| joined.len() >= budget) {
                 break;
@@ -330,11 +330,13 @@ impl Ring {
             if cursor.next - start == 1 && cursor.next == self.end() {
                 only = Some(entry.frame.clone());
             } else {
-                joined.get_or_insert_default().push(entry.event());
+                joined
+                    .get_or_insert_with(|| Frame::with_room(run::length(self.from(start), budget)))
+                    .push(entry.event());
             }
         }
         let more = cursor.next < self.end();
-        match only.or_else(|| joined.map(infrachat_proto::Frame::finish)) {
+        match only.or_else(|| joined.map(Frame::finish)) {
             Some(frame) => Read::Frame(frame, more),
             None => Read::Nothing,
         }

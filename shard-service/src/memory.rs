@@ -20,8 +20,10 @@ use crate::{counted::Part, parts::Parts, registry::Sessions};
 pub(crate) const SESSION: usize = 24 * 1024;
 /// What a message takes beside its text, wherever it is held.
 pub(crate) const MESSAGE: usize = 256;
-/// How often a shard that is short of memory looks for some.
+/// How often a shard that is short of memory looks for some,
 const EVERY: Duration = Duration::from_millis(100);
+/// and the least time between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Unread messages that readers keep until nothing new is taken in.
 const KEPT: u64 = 64;
 
@@ -181,13 +183,14 @@ pub(crate) async fn keep(parts: &Parts) {
             unread /= 2;
             degraded.get_or_insert_with(|| {
                 let (used, limit) = (memory.used(), memory.limit());
-                tracing::warn!(used, limit, "short of memory: nothing new is taken in");
+                tracing::warn!(used, limit, "short of memory: nothing new is taken in, and the bus has back what it delivered");
                 Sessions::degrade(&parts.sessions, Part::Memory)
             });
         } else {
             unread = KEPT;
             degraded = None;
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

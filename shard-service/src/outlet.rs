@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// About the most bytes of one frame.
-pub(crate) const FRAME: usize = 32 * 1024;
+pub(crate) const FRAME: usize = 15 * 1024;
 /// Answers that may wait before the session stops listening, and their bytes.
 const ANSWERS: usize = 256;
 const ANSWERED: usize = 64 * 1024;
@@ -85,7 +85,7 @@ impl Waiting {
     }
 
     fn next_answers(&mut self) -> Option<Bytes> {
-        let mut frame = Frame::default();
+        let mut frame = Frame::with_room(self.bytes.min(FRAME));
         while frame.len() < FRAME
             && let Some(answer) = self.answers.pop_front()
         {

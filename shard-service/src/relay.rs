@@ -90,7 +90,7 @@ impl Relay {
                         tracing::warn!(subscription = %self.subscription, "the bus ended a consumer; starting another");
                     }
                     Ended::ShortOfMemory => {
-                        tracing::warn!(subscription = %self.subscription, "short of memory: what the bus has delivered goes back to it");
+                        tracing::debug!(subscription = %self.subscription, "short of memory: what the bus has delivered goes back to it");
                         self.parts.memory.room().await;
                     }
                 },

@@ -30,6 +30,18 @@ impl Author {
     }
 }
 
+/// The bytes of the entries that come first, of which the last reaches the budget.
+pub(crate) fn length<'a>(entries: impl Iterator<Item = &'a Entry>, budget: usize) -> usize {
+    let mut length = 0;
+    for entry in entries {
+        if length >= budget {
+            break;
+        }
+        length += entry.event().len();
+    }
+    length
+}
+
 /// A frame, and what there is to know of the events in it.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -48,7 +60,7 @@ impl Run {
     /// The events from a number on, up to about `budget` bytes of them.
     pub(crate) fn join<'a>(
         from: u64,
-        entries: impl Iterator<Item = &'a Entry>,
+        entries: impl Iterator<Item = &'a Entry> + Clone,
         budget: usize,
     ) -> Self {
         let mut run = Self {
@@ -60,7 +72,7 @@ impl Run {
             tally: Tally::default(),
             authors: Vec::new(),
         };
-        let mut joined = infrachat_proto::Frame::default();
+        let mut joined = infrachat_proto::Frame::with_room(length(entries.clone(), budget));
         for entry in entries {
             if joined.len() >= budget {
                 break;

@@ -1,6 +1,12 @@
 //! InfraChat as its users run it: every session signed in, joined, and with presence.
 
-use std::{process::Command, sync::Arc};
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context as _, bail};
 use bytes::{Bytes, BytesMut};
@@ -286,6 +292,24 @@ fn encode(kind: Frame) -> Bytes {
 pub(crate) struct Session {
     frames: mpsc::Sender<chat::ClientFrame>,
     pub(crate) events: mpsc::Receiver<Kind>,
+    pub(crate) answers: Arc<Answers>,
+}
+
+/// What became of what was said.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) acked: AtomicU64,
+    pub(crate) refused: AtomicU64,
+}
+
+impl Answers {
+    fn count(&self, kind: &Kind) {
+        match kind {
+            Kind::Ack(_) => self.acked.fetch_add(1, Ordering::Relaxed),
+            Kind::Error(_) => self.refused.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
 }
 
 impl Session {
@@ -303,15 +327,22 @@ impl Session {
             .await?
             .into_inner();
         let (heard, events) = mpsc::channel(1_024);
+        let answers = Arc::new(Answers::default());
+        let counting = Arc::clone(&answers);
         tokio::spawn(async move {
             while let Ok(Some(batch)) = stream.message().await {
                 for kind in batch.events.into_iter().filter_map(|event| event.kind) {
+                    counting.count(&kind);
                     // Whoever does not take them does not want them.
                     drop(heard.try_send(kind));
                 }
             }
         });
-        let mut session = Self { frames, events };
+        let mut session = Self {
+            frames,
+            events,
+            answers,
+        };
         session.joined().await?;
         Ok(session)
     }

@@ -194,7 +194,7 @@ async fn a_shard_short_of_memory_keeps_nothing_for_a_slow_reader_and_tells_it_so
     let mut dave = room.stack.joined(WEST, "dave", "#general").await;
     let count = 2 * BUDGET / body(0).len();
     for number in 0..count {
-        room.culprit.say("#general", &body(number)).await;
+        insist(&mut room.culprit, ClientMessageId::random(), &body(number)).await;
         assert_eq!(number_of(&room.bystander.message().await), number);
     }
     let heard = Heard::read(&mut dave, count).await;

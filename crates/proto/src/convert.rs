@@ -34,14 +34,16 @@ pub const FRAME_HEADER: usize = 5;
 #[derive(Debug)]
 pub struct Frame(BytesMut);
 
-impl Default for Frame {
-    fn default() -> Self {
-        // Not compressed; the length follows once it is known.
-        Self(BytesMut::zeroed(FRAME_HEADER))
-    }
-}
-
 impl Frame {
+    /// An empty one, with room for entries of so many bytes: what grows keeps up to twice what it needs.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        let mut frame = BytesMut::with_capacity(FRAME_HEADER + bytes);
+        // Not compressed; the length follows once it is known.
+        frame.put_bytes(0, FRAME_HEADER);
+        Self(frame)
+    }
+
     /// Adds an entry.
     pub fn push(&mut self, entry: &[u8]) {
         self.0.extend_from_slice(entry);
@@ -71,7 +73,7 @@ impl Frame {
 /// A message with one event.
 #[must_use]
 pub fn event_frame(kind: chat::server_event::Kind) -> Bytes {
-    let mut frame = Frame::default();
+    let mut frame = Frame::with_room(0);
     put_event(&mut frame.0, kind);
     frame.finish()
 }

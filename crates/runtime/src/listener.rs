@@ -65,7 +65,7 @@ const BACKLOG: u32 = 16_384;
 
 /// Bytes that the kernel takes of a connection whose other side does not read; by itself it would take
 /// megabytes.
-const SEND_BUFFER: u32 = 64 * 1024;
+const SEND_BUFFER: u32 = 32 * 1024;
 
 async fn listen(address: &str) -> std::io::Result<TcpListener> {
     let mut failure = None;
