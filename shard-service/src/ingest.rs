@@ -91,7 +91,7 @@ pub(crate) async fn take(
             format!("{err}: check the clocks"),
         )
     })?;
-    let span = PublishSpan::begin(&publish.traceparent, &message);
+    let span = PublishSpan::begin(&publish.traceparent, &message, began);
     let content = Content::Message {
         _weight: parts.memory.weigh(message.body.len() + MESSAGE),
         message,

@@ -255,9 +255,15 @@ impl Lane {
             Content::Passing(_) => (OriginId::from_text(""), 0),
             Content::Message { .. } => outgoing.channel.next_origin_seq(),
         };
-        let accepted = self
-            .bus
-            .publish(&self.topic, self.event(&outgoing, &origin));
+        self.put(outgoing, origin);
+    }
+
+    fn put(&mut self, mut outgoing: Outgoing, origin: (OriginId, u64)) {
+        let event = self.event(&outgoing, &origin);
+        if let Content::Message { span, .. } = &mut outgoing.content {
+            span.handed_over();
+        }
+        let accepted = self.bus.publish(&self.topic, event);
         self.in_flight.push_back(InFlight {
             outgoing,
             origin,
@@ -316,11 +322,12 @@ impl Lane {
         if let Content::Message {
             message,
             mailbox,
-            span,
+            mut span,
             began,
             ..
         } = outgoing.content
         {
+            span.answered(Ok(()));
             let acked = |message_id| {
                 COUNTED.ack_seconds.record(began.elapsed());
                 COUNTED.published_bytes.increment(message.body.len() as u64);
@@ -367,6 +374,11 @@ impl Lane {
         for in_flight in self.failed.iter_mut().skip(1) {
             drop((&mut in_flight.accepted).await);
         }
+        for in_flight in &mut self.failed {
+            if let Content::Message { span, .. } = &mut in_flight.outgoing.content {
+                span.answered(Err(&err));
+            }
+        }
         if !matches!(err, BusError::Refused(_) | BusError::NotFound(_)) {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -392,14 +404,7 @@ impl Lane {
 
     fn hand_over_again(&mut self, outgoing: Outgoing, origin: (OriginId, u64)) {
         if outgoing.channel.is_origin(&origin.0) {
-            let accepted = self
-                .bus
-                .publish(&self.topic, self.event(&outgoing, &origin));
-            self.in_flight.push_back(InFlight {
-                outgoing,
-                origin,
-                accepted,
-            });
+            self.put(outgoing, origin);
         } else {
             self.hand_over(outgoing);
         }

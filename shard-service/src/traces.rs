@@ -1,5 +1,6 @@
-//! The spans of a message: `publish` on the shard that took it, `relay` where the bus delivers it,
-//! `deliver` for its readers. A message in a trace that is not kept costs next to nothing.
+//! The spans of a message: `publish` on the shard that took it, within it `bus` until the bus has it,
+//! `relay` where the bus delivers it, `deliver` for its readers. A message in a trace that is not kept
+//! costs next to nothing.
 
 use std::{
     collections::HashMap,
@@ -9,11 +10,12 @@ use std::{
     },
 };
 
+use infrachat_bus::BusError;
 use infrachat_runtime::telemetry::FAILED;
 use infrachat_types::{ErrorCode, Message, MessageId, SessionId};
 use opentelemetry::{
     Context, KeyValue,
-    global::{self, BoxedTracer},
+    global::{self, BoxedSpan, BoxedTracer},
     propagation::Extractor,
     trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _},
 };
@@ -74,20 +76,27 @@ impl Traced {
 pub(crate) struct PublishSpan {
     context: Context,
     began: Instant,
+    /// Since it was handed to the bus, if the trace is kept.
+    on_bus: Option<BoxedSpan>,
 }
 
 impl PublishSpan {
-    /// In the client's trace, if it names one.
-    pub(crate) fn begin(traceparent: &str, message: &Message) -> Self {
+    /// In the client's trace, if it names one; since the shard began to look at the message.
+    pub(crate) fn begin(traceparent: &str, message: &Message, began: Instant) -> Self {
         let parent = remote(traceparent);
-        let builder = SpanBuilder::from_name("publish").with_kind(SpanKind::Producer);
+        let builder = SpanBuilder::from_name("publish")
+            .with_kind(SpanKind::Producer)
+            .with_start_time(opentelemetry::time::now() - began.elapsed());
         let span = TRACER.build_with_context(builder, &parent);
         let context = parent.with_span(span);
         if is_kept(&context) {
             context.span().set_attributes(attributes(message));
         }
-        let began = Instant::now();
-        Self { context, began }
+        Self {
+            context,
+            began,
+            on_bus: None,
+        }
     }
 
     /// What readers' spans follow, if the trace is kept.
@@ -103,6 +112,24 @@ impl PublishSpan {
         let mut carrier = HashMap::new();
         global::get_text_map_propagator(|to| to.inject_context(&self.context, &mut carrier));
         carrier.remove(TRACEPARENT).unwrap_or_default()
+    }
+
+    /// It is handed to the bus, maybe once more.
+    pub(crate) fn handed_over(&mut self) {
+        if is_kept(&self.context) {
+            let builder = SpanBuilder::from_name("bus").with_kind(SpanKind::Client);
+            self.on_bus = Some(TRACER.build_with_context(builder, &self.context));
+        }
+    }
+
+    /// The bus has answered.
+    pub(crate) fn answered(&mut self, outcome: Result<(), &BusError>) {
+        if let Some(mut span) = self.on_bus.take() {
+            if let Err(err) = outcome {
+                span.set_status(Status::error(err.to_string()));
+            }
+            span.end();
+        }
     }
 
     /// The sender hears that the bus has it.

@@ -4,7 +4,6 @@
 #![allow(clippy::expect_used)]
 
 mod canary;
-mod collector;
 mod contract;
 mod logs;
 mod metrics;

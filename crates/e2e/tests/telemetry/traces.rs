@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 
 use infrachat_e2e::{ASIA, WEST, eventually};
+use infrachat_test_services::{Collector, Sent};
 
-use crate::{
-    collector::{Collector, Sent},
-    world::{World, say},
-};
+use crate::world::{World, say};
 
 /// The spans of a trace, by name.
 fn named<'a>(trace: &'a [Sent], name: &str) -> Vec<&'a Sent> {
@@ -28,7 +26,7 @@ fn whole(sent: &[Sent]) -> Option<Vec<Sent>> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_trace_spans_the_shards_of_two_regions() {
-    let collector = Collector::start().await;
+    let collector = Collector::start().await.expect("a free port");
     let args = ["--otlp-endpoint", &collector.endpoint, "--trace-ratio", "1"];
     let world = World::start("warn", &args).await;
     let alice = world.person(WEST, "alice").await;
@@ -56,6 +54,16 @@ async fn one_trace_spans_the_shards_of_two_regions() {
     );
     assert_eq!(publish.attribute("infrachat.channel"), "#general");
     assert_eq!(publish.attribute("infrachat.message_id").len(), 26);
+
+    let on_bus = named(&trace, "bus");
+    assert_eq!(on_bus.len(), 1, "handed over once");
+    let bus = &on_bus[0].span;
+    assert_eq!(bus.parent_span_id, publish.span.span_id);
+    assert!(
+        publish.span.start_time_unix_nano <= bus.start_time_unix_nano
+            && bus.end_time_unix_nano <= publish.span.end_time_unix_nano,
+        "the sender hears after the bus has answered: {bus:?}"
+    );
 
     let relays = named(&trace, "relay");
     let regions: BTreeSet<_> = relays.iter().map(|relay| relay.region.as_str()).collect();

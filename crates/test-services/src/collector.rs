@@ -1,6 +1,9 @@
 //! Takes spans as a collector does.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -17,33 +20,51 @@ use tonic::{Request, Response, Status, transport::Server};
 
 /// A span, and who sent it.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
-    pub(crate) service: String,
-    pub(crate) region: String,
-    pub(crate) shard: String,
-    pub(crate) span: Span,
+pub struct Sent {
+    /// The program.
+    pub service: String,
+    /// Its region.
+    pub region: String,
+    /// Its slot's name, if it is a shard.
+    pub shard: String,
+    /// What it sent.
+    pub span: Span,
 }
 
 impl Sent {
-    /// The text of one of the span's attributes.
-    pub(crate) fn attribute(&self, name: &str) -> String {
+    /// The text of one of the span's attributes; empty if it has none.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> String {
         text(&self.span.attributes, name)
+    }
+
+    /// Whether the span has an attribute that is true.
+    #[must_use]
+    pub fn is_true(&self, name: &str) -> bool {
+        matches!(
+            value(&self.span.attributes, name),
+            Some(Value::BoolValue(true))
+        )
     }
 }
 
-/// A collector that keeps what it is sent.
+/// A collector that keeps what it is sent; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Collector {
+pub struct Collector {
     /// `http://host:port`.
-    pub(crate) endpoint: String,
+    pub endpoint: String,
     sent: Arc<Mutex<Vec<Sent>>>,
     _stop: DropGuard,
 }
 
 impl Collector {
-    pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+    /// Starts one on a free port.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn start() -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
         let sent = Arc::default();
         let (stop, service) = (CancellationToken::new(), Service(Arc::clone(&sent)));
         let serving = Server::builder()
@@ -53,15 +74,16 @@ impl Collector {
                 stop.clone().cancelled_owned(),
             );
         tokio::spawn(serving);
-        Self {
+        Ok(Self {
             endpoint,
             sent,
             _stop: stop.drop_guard(),
-        }
+        })
     }
 
     /// What came so far.
-    pub(crate) fn sent(&self) -> Vec<Sent> {
+    #[must_use]
+    pub fn sent(&self) -> Vec<Sent> {
         let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
         sent.clone()
     }
@@ -97,10 +119,13 @@ impl TraceService for Service {
 }
 
 fn text(attributes: &[KeyValue], name: &str) -> String {
-    let found = attributes.iter().find(|attribute| attribute.key == name);
-    let value = found.and_then(|attribute| attribute.value.as_ref()?.value.as_ref());
-    match value {
+    match value(attributes, name) {
         Some(Value::StringValue(text)) => text.clone(),
         _ => String::new(),
     }
+}
+
+fn value<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a Value> {
+    let found = attributes.iter().find(|attribute| attribute.key == name)?;
+    found.value.as_ref()?.value.as_ref()
 }
