@@ -80,7 +80,7 @@ bench-services:
 PIECES = --package infrachat-local --package infrachat-bench --features infrachat-bench/pieces --bench pieces
 
 .PHONY: bench
-bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 10 minutes)
+bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 13 minutes)
 	cargo build --release --package infrachat-local --package infrachat-bench
 	./target/release/infrachat-bench fanout
 	./target/release/infrachat-bench slow-readers
@@ -89,6 +89,8 @@ bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare 
 	./target/release/infrachat-bench growth
 	./target/release/infrachat-bench channels
 	cargo bench $(PIECES) -- --warm-up-time 1 --measurement-time 2
+	cargo build --release $(patsubst %,--package infrachat-%,emulators gatekeeper switchboard shard)
+	./target/release/infrachat-bench path
 
 # Small and unoptimised: it tells whether the benches run, and nothing about speed.
 .PHONY: bench-short
@@ -101,6 +103,8 @@ bench-short: bench-services ## Run every bench for a moment, to see that it work
 	./target/debug/infrachat-bench growth --members 2,20 --seconds 1
 	./target/debug/infrachat-bench channels --channels 1,30 --seconds 1
 	cargo test $(PIECES)
+	cargo build --workspace --bins
+	./target/debug/infrachat-bench path --messages 20
 
 ROUNDS ?= 20
 

@@ -63,7 +63,7 @@ async fn measure(channels: usize, seconds: u64) -> anyhow::Result<f64> {
         .map(|number| format!("#bench-{number}"))
         .collect();
     let mut of_shard: BTreeMap<String, Vec<Shard>> = BTreeMap::new();
-    for shard in infrachat.create_all(&names).await? {
+    for shard in infrachat.region.create_all(&names).await? {
         let endpoint = shard.endpoint.clone();
         of_shard.entry(endpoint).or_default().push(shard);
     }

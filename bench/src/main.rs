@@ -5,6 +5,7 @@ mod fanout;
 mod growth;
 mod http2;
 mod listening;
+mod path;
 mod process;
 mod report;
 mod scan;
@@ -38,6 +39,11 @@ enum Bench {
     Idle(sessions::IdleOptions),
     /// Sessions accepted a second, and everybody at once.
     Arrivals(sessions::ArrivalsOptions),
+    /// A message's way from who says it to who hears it, step by step, from the traces of the servers.
+    Path(path::Options),
+    /// Runs both regions in one process that sends its spans.
+    #[command(hide = true)]
+    TracedServer(path::embedded::Options),
     /// Runs the bare TCP server that the others are compared with.
     #[command(hide = true)]
     RawServer {
@@ -50,6 +56,9 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     if let Bench::RawServer { port } = options.bench {
         return target::raw::serve(port);
+    }
+    if let Bench::TracedServer(options) = options.bench {
+        return path::embedded::serve(options);
     }
     process::raise_file_limit();
     // One thread, so that a server on two cores has one to itself.
@@ -67,6 +76,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Channels(options) => channels::run(&options).await,
         Bench::Idle(options) => sessions::idle(&options).await,
         Bench::Arrivals(options) => sessions::arrivals(&options).await,
-        Bench::RawServer { .. } => Ok(()),
+        Bench::Path(options) => path::run(&options).await,
+        Bench::RawServer { .. } | Bench::TracedServer(_) => Ok(()),
     }
 }

@@ -54,9 +54,16 @@ const UNLIMITED: [&str; 4] = [
 #[derive(Debug)]
 pub(crate) struct Infrachat {
     pub(crate) server: Server,
-    switchboard: String,
-    tokens: Vec<String>,
+    pub(crate) region: Region,
     pub(crate) shard: Arc<Shard>,
+}
+
+/// A region, as its users find it.
+#[derive(Debug)]
+pub(crate) struct Region {
+    pub(crate) switchboard: String,
+    /// Of users that signed in, here or elsewhere.
+    pub(crate) tokens: Vec<String>,
 }
 
 /// The shard that owns a channel.
@@ -85,10 +92,42 @@ impl Infrachat {
         command.args(UNLIMITED).args(arguments);
         // Users can sign in once Gatekeeper listens, which is last.
         let server = Server::start(&mut command, first).await?;
-        let gatekeeper = format!("http://127.0.0.1:{first}");
+        let region = Region::register(first, USERS).await?;
+        let shard = Arc::new(region.create(CHANNEL).await?);
+        Ok(Self {
+            server,
+            region,
+            shard,
+        })
+    }
+
+    /// A session's token.
+    pub(crate) fn token(&self, session: usize) -> &str {
+        self.region.token(session)
+    }
+
+    pub(super) async fn subscribe(&self, count: usize) -> anyhow::Result<Vec<Subscriber>> {
+        let mut subscribers = Vec::with_capacity(count);
+        for number in 0..count {
+            subscribers.push(self.shard.subscribe(self.token(number)).await?);
+        }
+        Ok(subscribers)
+    }
+
+    pub(super) async fn publisher(&self) -> anyhow::Result<Publisher> {
+        let session = Session::open(&self.shard, self.token(0)).await?;
+        Ok(Publisher::Infrachat(session))
+    }
+}
+
+impl Region {
+    /// Registers users with the Gatekeeper that listens on this port, and Switchboard on the next.
+    pub(crate) async fn register(gatekeeper: u16, users: usize) -> anyhow::Result<Self> {
+        let switchboard = format!("http://127.0.0.1:{}", gatekeeper + 1);
+        let gatekeeper = format!("http://127.0.0.1:{gatekeeper}");
         let mut gatekeeper = GatekeeperServiceClient::connect(gatekeeper).await?;
         let mut tokens = Vec::new();
-        for user in 0..USERS {
+        for user in 0..users {
             let registration = RegisterRequest {
                 user: format!("bench-{user}"),
                 password: "the bench's own pass phrase".to_owned(),
@@ -96,21 +135,10 @@ impl Infrachat {
             let session = gatekeeper.register(registration).await?.into_inner();
             tokens.push(session.access_token);
         }
-        let switchboard = format!("http://127.0.0.1:{}", first + 1);
-        let mut infrachat = Self {
-            server,
+        Ok(Self {
             switchboard,
             tokens,
-            shard: Arc::new(Shard {
-                endpoint: String::new(),
-                channel: String::new(),
-                windows: Windows::default(),
-                slow_reader: chat::SlowReaderPolicy::Unspecified,
-                receive_buffer: None,
-            }),
-        };
-        infrachat.shard = Arc::new(infrachat.create(CHANNEL).await?);
-        Ok(infrachat)
+        })
     }
 
     /// A session's token.
@@ -126,20 +154,7 @@ impl Infrachat {
 
     /// Creates channels; answers where each lives.
     pub(crate) async fn create_all(&self, channels: &[String]) -> anyhow::Result<Vec<Shard>> {
-        let mut switchboard = SwitchboardServiceClient::connect(self.switchboard.clone()).await?;
-        let mut shards = Vec::with_capacity(channels.len());
-        for channels in channels.chunks(RESOLVED) {
-            let channels = channels.to_vec();
-            let request = self.signed(ResolveRequest { channels })?;
-            let routes = switchboard.resolve(request).await?.into_inner().routes;
-            shards.extend(routes.into_iter().map(|route| Shard {
-                endpoint: route.endpoint,
-                channel: route.channel,
-                windows: Windows::default(),
-                slow_reader: chat::SlowReaderPolicy::Unspecified,
-                receive_buffer: None,
-            }));
-        }
+        let shards = self.resolve(channels).await?;
         // Any shard creates any channel.
         let any = shards.first().context("Switchboard knows no route")?;
         let mut client = ChatServiceClient::connect(format!("http://{}", any.endpoint)).await?;
@@ -154,24 +169,30 @@ impl Infrachat {
         Ok(shards)
     }
 
+    /// Where channels live here, whether they exist or not.
+    pub(crate) async fn resolve(&self, channels: &[String]) -> anyhow::Result<Vec<Shard>> {
+        let mut switchboard = SwitchboardServiceClient::connect(self.switchboard.clone()).await?;
+        let mut shards = Vec::with_capacity(channels.len());
+        for channels in channels.chunks(RESOLVED) {
+            let channels = channels.to_vec();
+            let request = self.signed(ResolveRequest { channels })?;
+            let routes = switchboard.resolve(request).await?.into_inner().routes;
+            shards.extend(routes.into_iter().map(|route| Shard {
+                endpoint: route.endpoint,
+                channel: route.channel,
+                windows: Windows::default(),
+                slow_reader: chat::SlowReaderPolicy::Unspecified,
+                receive_buffer: None,
+            }));
+        }
+        Ok(shards)
+    }
+
     fn signed<T>(&self, message: T) -> anyhow::Result<Request<T>> {
         let mut request = Request::new(message);
         let bearer = MetadataValue::try_from(format!("Bearer {}", self.token(0)))?;
         request.metadata_mut().insert("authorization", bearer);
         Ok(request)
-    }
-
-    pub(super) async fn subscribe(&self, count: usize) -> anyhow::Result<Vec<Subscriber>> {
-        let mut subscribers = Vec::with_capacity(count);
-        for number in 0..count {
-            subscribers.push(self.shard.subscribe(self.token(number)).await?);
-        }
-        Ok(subscribers)
-    }
-
-    pub(super) async fn publisher(&self) -> anyhow::Result<Publisher> {
-        let session = Session::open(&self.shard, self.token(0)).await?;
-        Ok(Publisher::Infrachat(session))
     }
 }
 
@@ -365,11 +386,22 @@ impl Session {
 
     /// Says something.
     pub(crate) async fn say(&self, channel: &str, text: &str) -> anyhow::Result<()> {
+        self.say_in("", channel, text).await
+    }
+
+    /// Says something in a trace, which a `traceparent` names.
+    pub(crate) async fn say_in(
+        &self,
+        traceparent: &str,
+        channel: &str,
+        text: &str,
+    ) -> anyhow::Result<()> {
         let publish = chat::Publish {
             client_message_id: Bytes::copy_from_slice(ClientMessageId::random().as_bytes()),
             channel: channel.to_owned(),
             body: Bytes::copy_from_slice(text.as_bytes()),
             attempt: 1,
+            traceparent: traceparent.to_owned(),
             ..Default::default()
         };
         let kind = Some(Frame::Publish(publish));

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use clap::ValueEnum;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-pub(crate) use self::infrachat::{Answers, CHANNEL, Infrachat, Session, Shard, hello};
+pub(crate) use self::infrachat::{Answers, CHANNEL, Infrachat, Region, Session, Shard, hello};
 use crate::{http2, process::Server};
 
 /// A server to measure.
