@@ -12,7 +12,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use infrachat_proto::chat::v1::server::chat_service_server::{ChatServiceServer, SERVICE_NAME};
-use infrachat_runtime::Hangup;
+use infrachat_runtime::Line;
 use tokio_util::task::TaskTracker;
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
@@ -45,9 +45,9 @@ impl Gate {
     }
 
     fn open(&self, request: Request<Body>) -> Response<Body> {
-        let hangup = request.extensions().get::<Hangup>().cloned();
+        let line = request.extensions().get::<Line>().cloned();
         let inbound = Inbound::new(request.into_body(), LARGEST_FRAME);
-        let (session, body) = session::open(&self.parts, inbound, hangup);
+        let (session, body) = session::open(&self.parts, inbound, line);
         self.sessions.spawn(session);
         let mut response = Response::new(Body::new(body));
         let grpc = HeaderValue::from_static("application/grpc");

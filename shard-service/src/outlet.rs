@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use infrachat_proto::Frame;
+use infrachat_runtime::Line;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
@@ -233,14 +234,16 @@ impl Outlet {
 pub(crate) struct Body {
     outlet: Arc<Outlet>,
     tally: Tally,
+    line: Option<Line>,
     over: bool,
 }
 
 impl Body {
-    pub(crate) fn new(outlet: Arc<Outlet>) -> Self {
+    pub(crate) fn new(outlet: Arc<Outlet>, line: Option<Line>) -> Self {
         Self {
             outlet,
             tally: Tally::default(),
+            line,
             over: false,
         }
     }
@@ -263,6 +266,9 @@ impl http_body::Body for Body {
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
         if self.over {
             return Poll::Ready(None);
+        }
+        if let Some(line) = &self.line {
+            line.is_answered();
         }
         let this = &mut *self;
         let next = std::task::ready!(this.outlet.poll(context, &mut this.tally));

@@ -13,8 +13,8 @@ use tonic::transport::Endpoint;
 
 /// More than every buffer between a client and what serves it holds.
 const FLOOD: usize = 64 * 1024 * 1024;
-/// A connection that takes nothing for so long is stuck.
-const STUCK: Duration = Duration::from_secs(2);
+/// Longest wait for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Messages that others say meanwhile.
 const MESSAGES: usize = 20;
 
@@ -43,35 +43,28 @@ fn open(stream: u32) -> Vec<u8> {
     frame(1, end_headers, stream, &block)
 }
 
-/// What became of a flood.
-#[derive(Debug, PartialEq, Eq)]
-enum Fate {
-    /// The server has ended the connection, with this code of RFC 9113, section 7.
-    Ended(u32),
-    /// It reads no more of it.
-    Stuck,
-    /// It took everything.
-    Taken,
-}
-
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
-/// Sends this again and again, and reads nothing until the connection has ended.
-async fn flood(stream: &mut TcpStream, next: impl Fn(u32) -> Vec<u8>) -> Fate {
-    let mut first = PREFACE.to_vec();
-    first.extend(frame(4, 0, 0, &[]));
-    stream.write_all(&first).await.expect("takes the preface");
-    let (mut sent, mut round) = (0, 0);
-    while sent < FLOOD {
-        let block: Vec<u8> = (0..1_000).flat_map(|more| next(round + more)).collect();
-        round += 1_000;
-        match timeout(STUCK, stream.write_all(&block)).await {
-            Ok(Ok(())) => sent += block.len(),
-            Ok(Err(_)) => return Fate::Ended(last_word(stream).await),
-            Err(_) => return Fate::Stuck,
+/// Sends this again and again, and reads nothing until the server has ended the connection; answers the
+/// code that it says (RFC 9113, section 7).
+async fn flood(stream: &mut TcpStream, next: impl Fn(u32) -> Vec<u8>) -> u32 {
+    let (mut sent, mut round) = (first(), 0);
+    let mut total = 0;
+    while total < FLOOD {
+        match timeout(PATIENCE, stream.write_all(&sent)).await {
+            Ok(Ok(())) => total += sent.len(),
+            Ok(Err(_)) => return last_word(stream).await,
+            Err(_) => panic!("it neither reads on nor ends the connection"),
         }
+        sent = (0..1_000).flat_map(|more| next(round + more)).collect();
+        round += 1_000;
     }
-    Fate::Taken
+    panic!("it took everything");
+}
+
+/// What a client says first.
+fn first() -> Vec<u8> {
+    [PREFACE.to_vec(), frame(4, 0, 0, &[])].concat()
 }
 
 /// The code of the GOAWAY that ended a connection.
@@ -95,8 +88,8 @@ async fn last_word(stream: &mut TcpStream) -> u32 {
     code.expect("a connection is ended with a reason")
 }
 
-/// What becomes of a flood, while what others say arrives.
-async fn nobody_notices(next: impl Fn(u32) -> Vec<u8>) -> Fate {
+/// Does this on a connection of its own, while what others say arrives.
+async fn nobody_notices<T>(attack: impl AsyncFnOnce(&mut TcpStream) -> T) -> T {
     let mut room = Room::open().await;
     let endpoint = room.endpoint().await;
     let mut stream = TcpStream::connect(endpoint).await.expect("connects");
@@ -105,44 +98,75 @@ async fn nobody_notices(next: impl Fn(u32) -> Vec<u8>) -> Fate {
             room.others_go_on().await;
         }
     };
-    let (fate, ()) = tokio::join!(flood(&mut stream, next), others);
+    let (outcome, ()) = tokio::join!(attack(&mut stream), others);
     // It is still open, if it has not ended.
     room.others_go_on().await;
-    fate
+    outcome
+}
+
+/// Sends this many times, and reads what it is answered: as often.
+async fn is_answered(stream: &mut TcpStream, question: Vec<u8>, answer: Vec<u8>) {
+    // More than are read at once.
+    const TIMES: usize = 15_000;
+    let (mut answers, mut says) = stream.split();
+    let asking = async {
+        says.write_all(&first()).await.expect("takes the preface");
+        let questions = question.repeat(TIMES);
+        says.write_all(&questions).await.expect("reads on");
+    };
+    let hearing = async {
+        let (mut heard, mut bytes) = (0, Vec::new());
+        while heard < TIMES {
+            let read = answers.read_buf(&mut bytes).await.expect("goes on");
+            assert!(read > 0, "the connection ended after {heard} answers");
+            while let Some(length) = bytes.get(..3) {
+                let length = u32::from_be_bytes([0, length[0], length[1], length[2]]) as usize;
+                if bytes.len() < 9 + length {
+                    break;
+                }
+                let frame: Vec<_> = bytes.drain(..9 + length).collect();
+                heard += usize::from(frame == answer);
+            }
+        }
+    };
+    let both = async { tokio::join!(asking, hearing) };
+    timeout(PATIENCE, both).await.expect("all is answered");
+}
+
+const ACK: u8 = 1;
+
+#[tokio::test]
+async fn a_flood_of_pings_is_answered_in_time_and_hurts_nobody() {
+    let (ping, pong) = (frame(6, 0, 0, &[7; 8]), frame(6, ACK, 0, &[7; 8]));
+    nobody_notices(async |stream: &mut TcpStream| is_answered(stream, ping, pong).await).await;
 }
 
 #[tokio::test]
-async fn a_flood_of_pings_is_read_only_as_fast_as_it_is_answered() {
-    let ping = frame(6, 0, 0, &[0; 8]);
-    assert_eq!(nobody_notices(|_| ping.clone()).await, Fate::Stuck);
-}
-
-#[tokio::test]
-async fn a_flood_of_settings_is_read_only_as_fast_as_it_is_answered() {
-    let settings = frame(4, 0, 0, &[]);
-    assert_eq!(nobody_notices(|_| settings.clone()).await, Fate::Stuck);
+async fn a_flood_of_settings_is_answered_in_time_and_hurts_nobody() {
+    let (settings, seen) = (frame(4, 0, 0, &[]), frame(4, ACK, 0, &[]));
+    nobody_notices(async |stream: &mut TcpStream| is_answered(stream, settings, seen).await).await;
 }
 
 #[tokio::test]
 async fn streams_opened_and_reset_in_a_loop_end_their_connection() {
     let cancel = 8_u32.to_be_bytes();
-    let fate = nobody_notices(|round| {
+    let opened_and_reset = |round| {
         let stream = 2 * round + 1;
-        let mut both = open(stream);
-        both.extend(frame(3, 0, stream, &cancel));
-        both
-    });
-    assert_eq!(fate.await, Fate::Ended(ENHANCE_YOUR_CALM));
+        [open(stream), frame(3, 0, stream, &cancel)].concat()
+    };
+    let attack = async |stream: &mut TcpStream| flood(stream, opened_and_reset).await;
+    assert_eq!(nobody_notices(attack).await, ENHANCE_YOUR_CALM);
 }
 
 #[tokio::test]
 async fn a_header_that_never_ends_ends_its_connection() {
-    let fate = nobody_notices(|round| match round {
+    let endless = |round| match round {
         0 => frame(1, 0, 1, &[0x83]),
         // Each: a header `a: a`.
         _ => frame(9, 0, 1, &[0, 1, b'a', 1, b'a']),
-    });
-    assert_eq!(fate.await, Fate::Ended(ENHANCE_YOUR_CALM));
+    };
+    let attack = async |stream: &mut TcpStream| flood(stream, endless).await;
+    assert_eq!(nobody_notices(attack).await, ENHANCE_YOUR_CALM);
 }
 
 /// Says something to a reader that takes its time; it hears all of it in the end.

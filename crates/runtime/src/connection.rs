@@ -10,8 +10,11 @@ use metrics::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
+    time::Sleep,
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::pacing::Pacing;
 
 /// The metric.
 pub(crate) const CONNECTIONS: &str = "infrachat_connections";
@@ -32,12 +35,20 @@ const SMALL: usize = 1024;
 pub(crate) struct Connection {
     carrier: Carrier,
     open: Gauge,
+    pacing: Pacing,
+    /// Until when nothing is read.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
     pub(crate) fn new(carrier: Carrier, open: Gauge) -> Self {
         open.increment(1);
-        Self { carrier, open }
+        Self {
+            carrier,
+            open,
+            pacing: Pacing::new(),
+            pause: None,
+        }
     }
 }
 
@@ -67,10 +78,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.carrier {
+        let this = &mut *self;
+        if let Some(pause) = &mut this.pause {
+            std::task::ready!(pause.as_mut().poll(context));
+            this.pause = None;
+        }
+        let before = buffer.filled().len();
+        std::task::ready!(match &mut this.carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Carrier::Local(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        })?;
+        let read = this.pacing.read(&buffer.filled()[before..]);
+        this.pause = read.map(|pause| Box::pin(tokio::time::sleep(pause)));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -127,5 +147,37 @@ impl AsyncWrite for Connection {
             Carrier::Tcp(stream) => stream.is_write_vectored(),
             Carrier::Local(stream) => stream.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::Instant,
+    };
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_pings_is_read_slowly_and_in_whole() {
+        const PINGS: usize = 50_000;
+        let ping = [[0, 0, 8, 6, 0, 0, 0, 0, 0].as_slice(), &[0; 8]].concat();
+        let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        sent.extend(ping.repeat(PINGS));
+        let (mut client, server) = tokio::io::duplex(4_096);
+        let mut connection = Connection::new(Carrier::Local(server), Gauge::noop());
+        let began = Instant::now();
+        let sending = async {
+            client.write_all(&sent).await.expect("is read");
+            client.shutdown().await.expect("closes");
+        };
+        let mut read = Vec::new();
+        let (heard, ()) = tokio::join!(connection.read_to_end(&mut read), sending);
+        heard.expect("reads");
+        assert_eq!(read, sent);
+        assert!(began.elapsed() > Duration::from_secs(7));
     }
 }

@@ -3,10 +3,11 @@
 mod connection;
 mod exit;
 mod listener;
+mod pacing;
 mod serving;
 pub mod signals;
 pub mod telemetry;
 
 pub use exit::exit_code;
 pub use listener::{BindError, Listener, ServeError, ServeSettings};
-pub use serving::Hangup;
+pub use serving::Line;

@@ -28,21 +28,34 @@ use crate::{ServeSettings, connection::Connection, telemetry::requests::Spanned}
 
 /// Bytes of a stream that wait to be written before it has to wait.
 const SEND_BUFFER: usize = 16 * 1024;
+/// Bytes of a request's headers: the token is the longest of them.
+const HEADER_LIST: u32 = 16 * 1024;
+/// Streams that a client has opened and reset before they were looked at, and streams that were reset because
+/// of what a client did: with more the connection ends (ENHANCE_YOUR_CALM; CVE-2023-44487, CVE-2025-8671).
+const RESET_UNSEEN: usize = 20;
+const RESET_BY_US: usize = 1_024;
 /// How often a silent client is asked whether it is there, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Most turns that the connection and its streams take before other tasks have theirs.
 const TURNS: usize = 4;
 
-/// Ends a stream whose other side does not read, as an extension of its request.
+/// The server's end of a stream, as an extension of its request.
 #[derive(Debug, Clone)]
-pub struct Hangup(Arc<Bell>);
+pub struct Line(Arc<Bell>);
 
-impl Hangup {
-    /// Resets it at once, with all that waits to be sent. Other streams of the connection go on: a
-    /// proxy may have put many clients on it.
-    pub fn now(&self) {
+impl Line {
+    /// Ends a stream whose other side does not read: resets it at once, with all that waits to be sent.
+    /// Other streams of the connection go on: a proxy may have put many clients on it.
+    pub fn hang_up(&self) {
         self.0.cut.store(true, Ordering::SeqCst);
         self.0.ring();
+    }
+
+    /// Says that the stream need not be polled for what has woken it until now. Only for the body of
+    /// its response, while that is polled and before it looks for more: hyper wakes a stream by asking
+    /// for room for a frame that it has in hand, and then asks the body for more anyway.
+    pub fn is_answered(&self) {
+        self.0.rung.store(false, Ordering::SeqCst);
     }
 }
 
@@ -65,6 +78,9 @@ pub(crate) fn serve(
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.stream_window * 4)
         .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_LIST)
+        .max_pending_accept_reset_streams(RESET_UNSEEN)
+        .max_local_error_reset_streams(RESET_BY_US)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .keep_alive_timeout(KEEP_ALIVE);
     // hyper gives up on a slow header only with a timer.
@@ -72,8 +88,8 @@ pub(crate) fn serve(
     let about = connection.connect_info();
     let service = service.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(about.clone());
-        if let Some(hangup) = opened.hangup() {
-            request.extensions_mut().insert(hangup);
+        if let Some(line) = opened.line() {
+            request.extensions_mut().insert(line);
         }
         request.map(Body::new)
     });
@@ -150,8 +166,8 @@ impl Opened {
     }
 
     /// Of the stream that asks its service at the moment.
-    fn hangup(&self) -> Option<Hangup> {
-        self.lock_beginning().clone().map(Hangup)
+    fn line(&self) -> Option<Line> {
+        self.lock_beginning().clone().map(Line)
     }
 }
 
@@ -330,6 +346,10 @@ impl Together {
                     continue;
                 }
                 match part.poll(&self.opened) {
+                    // Who hung up rang in vain if the stream was just being answered.
+                    Poll::Pending if part.bell.cut.load(Ordering::SeqCst) => {
+                        part.bell.rung.store(true, Ordering::SeqCst);
+                    }
                     Poll::Pending => number += 1,
                     Poll::Ready(event) => {
                         drop(self.parts.swap_remove(number));
@@ -427,7 +447,7 @@ mod tests {
         let (hand_over, handed) = tokio::sync::oneshot::channel();
         let asks = opened.clone();
         hyper::rt::Executor::execute(&opened, async move {
-            hand_over.send(asks.hangup()).expect("somebody waits");
+            hand_over.send(asks.line()).expect("somebody waits");
             std::future::pending::<()>().await;
             drop(kept);
         });
@@ -437,13 +457,47 @@ mod tests {
             still.send(()).expect("the connection runs");
         });
         let connection = async move {
-            let hangup = handed.await.expect("the stream begins");
-            hangup.expect("it has one").now();
+            let line = handed.await.expect("the stream begins");
+            line.expect("it has one").hang_up();
             there.await.expect("the other stream goes on");
         };
         let mut connection = std::pin::pin!(connection);
         let running = std::future::poll_fn(|context| together.poll(connection.as_mut(), context));
         let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
         assert!(matches!(ended, Ok(Turn::Ended(()))));
+    }
+
+    /// Hyper wakes the stream that it is polling; who is answering looks for more anyway.
+    #[tokio::test]
+    async fn what_is_answered_is_not_polled_again_until_it_is_rung() {
+        let opened = Opened::default();
+        let asks = opened.clone();
+        let (mut line, mut polls) = (None, 0);
+        let (told, mut telling) = mpsc::unbounded_channel();
+        let stream = std::future::poll_fn(move |context| {
+            let line: &Line = line.get_or_insert_with(|| asks.line().expect("it begins"));
+            polls += 1;
+            context.waker().wake_by_ref();
+            line.is_answered();
+            told.send((polls, context.waker().clone()))
+                .expect("somebody listens");
+            Poll::Pending
+        });
+        hyper::rt::Executor::execute(&opened, stream);
+        let connection = async move {
+            let (first, stream) = telling.recv().await.expect("is polled");
+            for _ in 0..TURNS {
+                tokio::task::yield_now().await;
+            }
+            let idle = telling.is_empty();
+            stream.wake();
+            let (second, _) = telling.recv().await.expect("is polled again");
+            (first, idle, second)
+        };
+        let mut connection = std::pin::pin!(connection);
+        let mut together = Together::new(opened);
+        let running = std::future::poll_fn(|context| together.poll(connection.as_mut(), context));
+        let ended = tokio::time::timeout(Duration::from_secs(10), running).await;
+        assert!(matches!(ended, Ok(Turn::Ended((1, true, 2)))));
     }
 }

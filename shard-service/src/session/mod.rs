@@ -14,7 +14,7 @@ use std::{
 };
 
 use infrachat_proto::chat::v1::{self as chat, server_event::Kind};
-use infrachat_runtime::Hangup;
+use infrachat_runtime::Line;
 use infrachat_types::{ChannelName, CloseCode, SessionId, UnixMillis, UserName};
 use tokio::time::Instant;
 
@@ -69,17 +69,17 @@ pub(crate) struct Session {
 pub(crate) fn open(
     parts: &Arc<Parts>,
     inbound: Inbound,
-    hangup: Option<Hangup>,
+    line: Option<Line>,
 ) -> (impl Future<Output = ()> + Send + use<>, outlet::Body) {
     let id = SessionId::random();
     let (mailbox, notes) = Mailbox::new();
     let outlet = Outlet::new(parts, Author::new(id), mailbox);
-    let body = outlet::Body::new(Arc::clone(&outlet));
-    (serve(outlet, notes, inbound, hangup), body)
+    let body = outlet::Body::new(Arc::clone(&outlet), line.clone());
+    (serve(outlet, notes, inbound, line), body)
 }
 
 /// Serves a stream to its end.
-async fn serve(outlet: Arc<Outlet>, notes: Notes, mut inbound: Inbound, hangup: Option<Hangup>) {
+async fn serve(outlet: Arc<Outlet>, notes: Notes, mut inbound: Inbound, line: Option<Line>) {
     if let Err(closing) = admit_and_run(&outlet, notes, &mut inbound).await {
         COUNTED.closed(closing.0.as_str());
         outlet.say(infrachat_proto::event_entry(Kind::Close(close_event(
@@ -94,9 +94,9 @@ async fn serve(outlet: Arc<Outlet>, notes: Notes, mut inbound: Inbound, hangup: 
     };
     // A client that does not even hear why its session ended keeps nothing waiting for it.
     if tokio::time::timeout(LAST_WORDS, drained).await.is_err()
-        && let Some(hangup) = hangup
+        && let Some(line) = line
     {
-        hangup.now();
+        line.hang_up();
     }
 }
 
