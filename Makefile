@@ -88,6 +88,7 @@ bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare 
 	./target/release/infrachat-bench arrivals
 	./target/release/infrachat-bench growth
 	./target/release/infrachat-bench channels
+	./target/release/infrachat-bench hostile
 	cargo bench $(PIECES) -- --warm-up-time 1 --measurement-time 2
 	cargo build --release $(patsubst %,--package infrachat-%,emulators gatekeeper switchboard shard)
 	./target/release/infrachat-bench path
@@ -102,6 +103,7 @@ bench-short: bench-services ## Run every bench for a moment, to see that it work
 	./target/debug/infrachat-bench arrivals --sessions 100
 	./target/debug/infrachat-bench growth --members 2,20 --seconds 1
 	./target/debug/infrachat-bench channels --channels 1,30 --seconds 1
+	./target/debug/infrachat-bench hostile --connections 20 --senders 2 --rate 20 --seconds 1 --attackers 2 --channels 50
 	cargo test $(PIECES)
 	cargo build --workspace --bins
 	./target/debug/infrachat-bench path --messages 20

@@ -3,20 +3,21 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER: usize = 9;
 const SPEC_WINDOW: u32 = 65_535;
 const OPEN: &str = "/infrachat.chat.v1.ChatService/Open";
 
 /// Frame types (RFC 9113, section 6).
-mod kind {
+pub(crate) mod kind {
     pub(super) const DATA: u8 = 0;
-    pub(super) const HEADERS: u8 = 1;
-    pub(super) const RST_STREAM: u8 = 3;
-    pub(super) const SETTINGS: u8 = 4;
-    pub(super) const PING: u8 = 6;
+    pub(crate) const HEADERS: u8 = 1;
+    pub(crate) const RST_STREAM: u8 = 3;
+    pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PING: u8 = 6;
     pub(super) const GOAWAY: u8 = 7;
     pub(super) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
 }
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
@@ -64,7 +65,8 @@ pub(crate) struct Connection {
     taken: u32,
 }
 
-fn frame(out: &mut BytesMut, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+/// Any frame (RFC 9113, section 4.1).
+pub(crate) fn frame(out: &mut BytesMut, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     out.put_uint(u64::from(length), 3);
     out.put_u8(kind);
@@ -202,7 +204,7 @@ impl Connection {
     }
 
     fn give_back(&mut self, out: &mut BytesMut) {
-        if self.taken >= self.windows.stream / 2 {
+        if self.taken >= (self.windows.stream / 2).max(1) {
             window_update(out, 0, self.taken);
             window_update(out, 1, self.taken);
             self.taken = 0;

@@ -3,6 +3,7 @@
 mod channels;
 mod fanout;
 mod growth;
+mod hostile;
 mod http2;
 mod listening;
 mod path;
@@ -44,6 +45,8 @@ enum Bench {
     /// Runs both regions in one process that sends its spans.
     #[command(hide = true)]
     TracedServer(path::embedded::Options),
+    /// Clients that use the protocol against the server: what they cost the others, and the shard.
+    Hostile(hostile::Options),
     /// Runs the bare TCP server that the others are compared with.
     #[command(hide = true)]
     RawServer {
@@ -76,6 +79,7 @@ async fn run(bench: Bench) -> anyhow::Result<()> {
         Bench::Channels(options) => channels::run(&options).await,
         Bench::Idle(options) => sessions::idle(&options).await,
         Bench::Arrivals(options) => sessions::arrivals(&options).await,
+        Bench::Hostile(options) => hostile::run(&options).await,
         Bench::Path(options) => path::run(&options).await,
         Bench::RawServer { .. } | Bench::TracedServer(_) => Ok(()),
     }

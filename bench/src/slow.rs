@@ -188,7 +188,12 @@ async fn measure(case: Case, rate: u64, options: &Options) -> anyhow::Result<Row
     let slow = Listening::start(slow, Pace::Slowly(share, Duration::from_millis(100)), began);
     let memory = || anyhow::Ok([infrachat.server.memory()?, kernel_tcp_memory()?]);
     let before = memory()?;
-    flood(&senders, &eager, rate, options).await?;
+    let load = Steady {
+        rate: rate,
+        seconds: options.seconds,
+        size: options.size,
+    };
+    load.run(&senders, &eager).await?;
     eager.settled().await;
     let mut grown = [0; 2];
     for (grown, (before, after)) in grown.iter_mut().zip(before.into_iter().zip(memory()?)) {
@@ -233,28 +238,33 @@ fn memory_budget(sessions: usize) -> usize {
     ((sessions + 50) * 24 * 1024 * 10 / 9).max(1024 * 1024)
 }
 
-/// Says as many messages as asked for, evenly.
-async fn flood(
-    senders: &[Session],
-    clock: &Listening,
-    rate: u64,
-    options: &Options,
-) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let ticks_per_second = 100;
-    let total = rate * options.seconds;
-    let mut said = 0;
-    for tick in 1..=ticks_per_second * options.seconds {
-        ticks.tick().await;
-        while said < total * tick / (ticks_per_second * options.seconds) {
-            let sender = usize::try_from(said)? % senders.len();
-            let text = stamped(clock.now(), options.size);
-            senders[sender].say(crate::target::CHANNEL, &text).await?;
-            said += 1;
+/// So many messages a second of so many bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steady {
+    pub(crate) rate: u64,
+    pub(crate) seconds: u64,
+    pub(crate) size: usize,
+}
+
+impl Steady {
+    /// Says as many messages as asked for, evenly; answers how many.
+    pub(crate) async fn run(self, senders: &[Session], clock: &Listening) -> anyhow::Result<u64> {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let ticks_per_second = 100;
+        let total = self.rate * self.seconds;
+        let mut said = 0;
+        for tick in 1..=ticks_per_second * self.seconds {
+            ticks.tick().await;
+            while said < total * tick / (ticks_per_second * self.seconds) {
+                let sender = usize::try_from(said)? % senders.len();
+                let text = stamped(clock.now(), self.size);
+                senders[sender].say(crate::target::CHANNEL, &text).await?;
+                said += 1;
+            }
         }
+        Ok(said)
     }
-    Ok(())
 }
 
 /// How far a reader came that did not read until now.

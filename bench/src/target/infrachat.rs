@@ -85,11 +85,16 @@ impl Infrachat {
 
     /// Starts with more arguments.
     pub(crate) async fn start_with(arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_limited(&[&UNLIMITED, arguments].concat()).await
+    }
+
+    /// Starts with the sender's limits as they are, and these arguments.
+    pub(crate) async fn start_limited(arguments: &[&str]) -> anyhow::Result<Self> {
         let first = process::free_ports(20)?;
         let program = std::env::current_exe()?.with_file_name("infrachat-local");
         let mut command = Command::new(program);
         command.args(["--first-port", &first.to_string()]);
-        command.args(UNLIMITED).args(arguments);
+        command.args(arguments);
         // Users can sign in once Gatekeeper listens, which is last.
         let server = Server::start(&mut command, first).await?;
         let region = Region::register(first, USERS).await?;
@@ -384,6 +389,13 @@ impl Session {
         bail!("the shard ended the stream");
     }
 
+    /// Sends a frame, and waits for no answer.
+    pub(crate) async fn send(&self, kind: Frame) -> anyhow::Result<()> {
+        let kind = Some(kind);
+        self.frames.send(chat::ClientFrame { kind }).await?;
+        Ok(())
+    }
+
     /// Says something.
     pub(crate) async fn say(&self, channel: &str, text: &str) -> anyhow::Result<()> {
         self.say_in("", channel, text).await
@@ -404,8 +416,6 @@ impl Session {
             traceparent: traceparent.to_owned(),
             ..Default::default()
         };
-        let kind = Some(Frame::Publish(publish));
-        self.frames.send(chat::ClientFrame { kind }).await?;
-        Ok(())
+        self.send(Frame::Publish(publish)).await
     }
 }
