@@ -142,7 +142,7 @@ async fn prepare(
         _ => options.channels.min(30),
     };
     let names: Vec<_> = (0..count).map(channel_name).collect();
-    let channels = infrachat.create_all(&names).await?;
+    let channels = infrachat.region.create_all(&names).await?;
     let mut here = channels.into_iter();
     let own = here.find(|shard| shard.endpoint == others.endpoint);
     Ok(Place {

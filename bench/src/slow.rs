@@ -189,7 +189,7 @@ async fn measure(case: Case, rate: u64, options: &Options) -> anyhow::Result<Row
     let memory = || anyhow::Ok([infrachat.server.memory()?, kernel_tcp_memory()?]);
     let before = memory()?;
     let load = Steady {
-        rate: rate,
+        rate,
         seconds: options.seconds,
         size: options.size,
     };

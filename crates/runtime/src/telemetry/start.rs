@@ -7,7 +7,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::field::Field;
 use tracing_subscriber::{
-    EnvFilter, Layer as _,
+    Layer as _,
     filter::{ParseError, filter_fn},
     fmt::format::{self, Writer},
     layer::SubscriberExt as _,
@@ -123,7 +123,7 @@ pub enum StartError {
 /// # Errors
 /// When an option can't be used.
 pub async fn start(options: &Options, process: &Process) -> Result<Guard, StartError> {
-    let lines = EnvFilter::try_new(&options.log)?;
+    let lines = super::lines(&options.log)?;
     // Whatever is logged, the requests' spans name the trace of a line.
     let requests = format!("{}=info", requests::TARGET).parse()?;
     let lines = lines.add_directive(requests);
