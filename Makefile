@@ -80,7 +80,7 @@ bench-services:
 PIECES = --package infrachat-local --package infrachat-bench --features infrachat-bench/pieces --bench pieces
 
 .PHONY: bench
-bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 13 minutes)
+bench: bench-services ## Measure InfraChat beside nats-server, Redis and a bare TCP write: docs/performance.md (about 15 minutes, and the build)
 	cargo build --release --package infrachat-local --package infrachat-bench
 	./target/release/infrachat-bench fanout
 	./target/release/infrachat-bench slow-readers
