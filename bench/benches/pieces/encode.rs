@@ -25,11 +25,11 @@ pub(crate) fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("encode/joined");
     for count in [16, 64] {
         let joined = || {
-            let mut joined = Frame::default();
+            let mut joined = Frame::with_room(event.len() * count);
             (0..count).for_each(|_| joined.push(black_box(event)));
             joined.finish()
         };
-        group.throughput(Throughput::Elements(count));
+        group.throughput(Throughput::Elements(count as u64));
         group.bench_function(count.to_string(), |bencher| bencher.iter(joined));
     }
     group.finish();
