@@ -76,11 +76,8 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
 async fn measure(attack: Attack, options: &Options) -> anyhow::Result<Row> {
     let infrachat = Infrachat::start_limited(&[]).await?;
     let place = prepare(attack, &infrachat, options).await?;
-    let (mut readers, mut senders) = (Vec::new(), Vec::new());
-    for number in 0..options.connections {
-        let token = infrachat.token(number);
-        readers.push(infrachat.shard.subscribe(token).await?);
-    }
+    let readers = infrachat.subscribe(options.connections).await?;
+    let mut senders = Vec::new();
     for number in 0..options.senders {
         senders.push(Session::open(&infrachat.shard, infrachat.token(number)).await?);
     }

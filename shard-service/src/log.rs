@@ -38,6 +38,12 @@ impl Entry {
     pub(crate) fn event(&self) -> &[u8] {
         &self.frame[FRAME_HEADER..]
     }
+
+    /// Whether it is a message that history lacks, if that has everything up to a place.
+    fn is_after(&self, history_has: Place) -> bool {
+        let place = self.message.as_ref().map(|(place, _)| place);
+        place.is_some_and(|place| *place > history_has)
+    }
 }
 
 /// How much a ring may hold.
@@ -122,12 +128,7 @@ impl Ring {
     /// Appends. The oldest entries leave for it, unless `keep_after` says that history doesn't have
     /// them yet; then presence and typing are dropped instead.
     pub(crate) fn append(&mut self, entry: Entry, keep_after: Place) {
-        let kept = |entry: &Entry| {
-            entry
-                .message
-                .as_ref()
-                .is_some_and(|(place, _)| *place > keep_after)
-        };
+        let kept = |entry: &Entry| entry.is_after(keep_after);
         let full = self.entries.len() >= self.limits.entries || self.bytes >= self.limits.bytes;
         if full && entry.message.is_none() && self.entries.front().is_some_and(kept) {
             return;
@@ -147,14 +148,11 @@ impl Ring {
     /// Gives up the oldest entries, as far as history has them: all but the newest `messages`, and all
     /// but the newest `entries`.
     pub(crate) fn trim(&mut self, messages: u64, entries: usize, history_has: Place) {
-        let is_kept = |entry: &Entry| {
-            let place = entry.message.as_ref().map(|(place, _)| place);
-            place.is_some_and(|place| *place > history_has)
-        };
         let before = self.entries.len();
         while self.messages - self.messages_before_first > messages || self.entries.len() > entries
         {
-            if self.entries.front().is_none_or(is_kept) {
+            let front = self.entries.front();
+            if front.is_none_or(|entry| entry.is_after(history_has)) {
                 break;
             }
             self.drop_oldest();

@@ -106,17 +106,18 @@ impl Relay {
     /// history does not have, and delivers it again to the next one.
     async fn relay(&self, mut consumer: Consumer, numbers: &mut Numbers) -> Ended {
         let mut held = Held::new(self.parts.memory.weightless());
+        let mut full = std::pin::pin!(self.parts.memory.full());
         // Goes on while deliveries come.
         let mut again = tokio::time::interval(RETRY);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                () = self.parts.memory.full() => return Ended::ShortOfMemory,
+                () = &mut full => return Ended::ShortOfMemory,
                 () = self.partition.history.room() => {}
             }
             tokio::select! {
-                () = self.parts.memory.full() => return Ended::ShortOfMemory,
+                () = &mut full => return Ended::ShortOfMemory,
                 delivery = consumer.next() => match delivery {
                     Some(delivery) => self.handle(delivery, numbers, &mut held).await,
                     None => return Ended::ByTheBus,

@@ -111,7 +111,8 @@ impl Infrachat {
         self.region.token(session)
     }
 
-    pub(super) async fn subscribe(&self, count: usize) -> anyhow::Result<Vec<Subscriber>> {
+    /// So many sessions that joined the channel that is measured.
+    pub(crate) async fn subscribe(&self, count: usize) -> anyhow::Result<Vec<Subscriber>> {
         let mut subscribers = Vec::with_capacity(count);
         for number in 0..count {
             subscribers.push(self.shard.subscribe(self.token(number)).await?);
